@@ -1,0 +1,124 @@
+"""Every limit of collectord, in one place: its name, its reason, and what is answered beyond it.
+
+Numbers only; no module may carry a limit of its own. Units stand last in each name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# ---------------------------------------------------------------- the wire
+
+PROTOCOL_VERSION: Final = 1
+"""The protocol spoken. To change it: add the new number to ``PROTOCOL_VERSIONS``, keep decoding the old one for one
+release, add golden frames under ``tests/vectors``, and say in docs/protocol.md what a client must do."""
+
+PROTOCOL_VERSIONS: Final = (1,)
+"""The protocols a daemon of this version accepts; any other is answered ``protocol-unsupported``."""
+
+FRAME_SIZE_MAX_BYTES: Final = 8 << 20
+"""Why: one frame is held in memory while it is decoded. Beyond it: ``frame-too-large``, and the connection closes."""
+
+EVENTS_PER_MESSAGE_MAX: Final = 65_536
+"""Why: bounds the Python objects that one frame may unfold into. Beyond it: ``message-malformed``."""
+
+VALUE_DEPTH_MAX: Final = 64
+"""Why: rendering recurses; the deepest real attribute seen is 24. Beyond it: the event is refused ``value-too-deep``."""
+
+ATTRIBUTES_MAX: Final = 1_024
+"""Why: the OpenTelemetry default is 128; a thousand covers every real trace seen eight times over, and an open span
+holds its attributes in the renderer's memory. Beyond it: the event is refused ``attributes-too-many``."""
+
+SESSION_ID_SIZE_MAX_BYTES: Final = 65_536
+"""Why: an id is kept in memory, in the journal and in every status answer. Beyond it: ``session-id-invalid``."""
+
+HELLO_TIMEOUT_S: Final = 10.0
+"""Why: a connection that never speaks holds a descriptor. Beyond it: ``hello-timeout``, and the connection closes."""
+
+REFUSALS_PER_ACK_MAX: Final = 256
+"""Why: an acknowledgement must stay small however wrong its batch was. Beyond it: the rest is counted, not listed."""
+
+ANSWER_BACKLOG_MAX_BYTES: Final = 1 << 20
+"""Why: answers wait in memory for a client that does not read. Beyond it: the connection is not read until it does;
+cumulative acknowledgements are folded, so a writer that never reads costs one acknowledgement."""
+
+# ---------------------------------------------------------------- a run
+
+OPEN_SPANS_MAX: Final = 65_536
+"""Why: memory of a run is bounded by its open spans. Beyond it: the event is refused ``spans-too-many``."""
+
+PENDING_MAX_BYTES: Final = 8 << 20
+"""Why: events accepted and not yet durable wait in memory. Beyond it: the peer is not read (backpressure)."""
+
+GROUP_MAX_BYTES: Final = 4 << 20
+"""Why: one group commit should not keep the next waiting for long. Beyond it: the rest goes into the next group."""
+
+RESPONSE_IDS_REMEMBERED_MAX: Final = 4_096
+"""Why: usage counts a response once per ``gen_ai.response.id``, and duplicates come close together (a retry, a
+wrapper). Beyond it: the oldest id is forgotten, and a duplicate that comes later still is counted."""
+
+REPORT_TEXT_MAX_BYTES: Final = 65_536
+"""Why: a crash report's message and stack are kept in memory until the run is closed, and line by line in `status`.
+Beyond it: head and tail are kept with the number of bytes left out between them."""
+
+NOTES_MAX: Final = 64
+"""Why: notes (a late crash report, say) are shown whole. Beyond it: they are counted in the last one."""
+
+CANCEL_GRACE_S: Final = 30.0
+"""How long an agent that was asked to cancel has before its run becomes `cancelled` without it."""
+
+VERDICT_WAIT_S: Final = 0.2
+"""How long the crash record waits for the kernel to say how the process ended. The mark itself never waits."""
+
+FINISHED_REMEMBERED: Final = 50
+"""How many finished runs `status` still shows."""
+
+# ---------------------------------------------------------------- the disk
+
+SEGMENT_SIZE_MAX_BYTES: Final = 1 << 40
+"""Why: segments exist for failed files, not for size; the number only keeps offsets within what readers test."""
+
+JOURNAL_THREADS: Final = 8
+"""Why: each group commit blocks a thread in fdatasync; eight keep a disk busy, and more only queue in the kernel."""
+
+STALL_RETRY_FIRST_S: Final = 0.5
+STALL_RETRY_MAX_S: Final = 30.0
+"""A stalled run tries its disk again after the first, doubling up to the second: space returns by minutes, not by
+microseconds, and every try writes all that is pending."""
+
+# ---------------------------------------------------------------- the export
+
+EXPORT_QUIET_MIN_S: Final = 1.0
+EXPORT_RATE_BYTES_PER_S: Final = 1 << 20
+"""A running trace file follows the journal within max(EXPORT_QUIET_MIN_S, size / EXPORT_RATE_BYTES_PER_S) of quiet."""
+
+EXPORT_STALE_MAX_S: Final = 60.0
+EXPORT_STALE_RATE_BYTES_PER_S: Final = 64 << 10
+"""Under a stream that is never quiet, exports are paid for by growth (see docs/decisions/0006); yet a running file is
+never older than max(EXPORT_STALE_MAX_S, size / EXPORT_STALE_RATE_BYTES_PER_S)."""
+
+RENDERERS: Final = 2
+"""Why: one large export must not keep a small one waiting; more than two only compete for two cores."""
+
+RENDER_TIMEOUT_S: Final = 600.0
+"""Why: a renderer that hangs would hold a run open for ever. Beyond it: the renderer is ended, `export-failed`."""
+
+HEAD_LINE_MAX_BYTES: Final = 4_096
+"""Line 1 of a trace file is at most this long, whatever the id: a reader can judge a file by one small read."""
+
+# ---------------------------------------------------------------- the daemon
+
+LISTEN_BACKLOG: Final = 4_096
+"""Why: clients that connect during a restart or a burst wait here. Beyond it: connect blocks or says EAGAIN."""
+
+DESCRIPTOR_RESERVE: Final = 64
+"""Descriptors kept free of sessions for renderers, directories and for accepting in order to refuse."""
+
+DESCRIPTORS_PER_SESSION: Final = 3
+"""A connection, the peer's pidfd, the journal."""
+
+DRAIN_TIMEOUT_S: Final = 20.0
+"""How long a stop may take to store what was accepted, before the process leaves with what is durable."""
+
+ACCEPT_RETRY_S: Final = 0.1
+"""How long the listener rests when the process has no descriptor left to accept with."""

@@ -1,0 +1,83 @@
+"""Tokens and cost: what the leaf LLM spans report, each response once.
+
+Pure. Reads the GenAI attribute names in force and their common older spellings; never estimates and never prices.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+from collectord.limits import RESPONSE_IDS_REMEMBERED_MAX
+from collectord.model import Attributes
+
+_INPUT_KEYS: Final = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt")
+_OUTPUT_KEYS: Final = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion")
+_COST_KEYS: Final = ("collectord.cost.usd", "gen_ai.usage.cost", "operation.cost", "llm.cost.total")
+_RESPONSE_ID: Final = "gen_ai.response.id"
+_OPERATION: Final = "gen_ai.operation.name"
+_ROLL_UPS: Final = frozenset(("invoke_agent", "create_agent", "invoke_workflow"))
+"""Operations whose usage repeats what the calls inside them report."""
+
+KEYS: Final = frozenset((*_INPUT_KEYS, *_OUTPUT_KEYS, *_COST_KEYS, _RESPONSE_ID, _OPERATION))
+"""The attributes that an open span must keep for this module."""
+
+
+class Usage:
+    """The totals of one run."""
+
+    __slots__ = ("_seen", "cost", "input_tokens", "output_tokens")
+
+    def __init__(self) -> None:
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost: float | None = None
+        self._seen: OrderedDict[str, None] | None = None
+
+    def count(self, attributes: Attributes) -> bool:
+        """Count one ended leaf span.
+
+        Args:
+            attributes: of the span, as far as they are among ``KEYS``.
+
+        Returns:
+            Whether the span reports usage at all (also where a duplicate was not counted again).
+        """
+        if attributes.get(_OPERATION) in _ROLL_UPS:
+            return False
+        tokens_in = _first(attributes, _INPUT_KEYS)
+        tokens_out = _first(attributes, _OUTPUT_KEYS)
+        cost = _first(attributes, _COST_KEYS)
+        if tokens_in is None and tokens_out is None and cost is None:
+            return False
+        response = attributes.get(_RESPONSE_ID)
+        if type(response) is str and self._is_duplicate(response):
+            return True
+        self.input_tokens += int(tokens_in or 0)
+        self.output_tokens += int(tokens_out or 0)
+        if cost is not None:
+            self.cost = (self.cost or 0.0) + float(cost)
+        return True
+
+    def _is_duplicate(self, response: str) -> bool:
+        if self._seen is None:
+            self._seen = OrderedDict()
+        if response in self._seen:
+            return True
+        self._seen[response] = None
+        if len(self._seen) > RESPONSE_IDS_REMEMBERED_MAX:
+            self._seen.popitem(last=False)
+        return False
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the trace file and `status` show it."""
+        return {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens, "cost": self.cost}
+
+
+def _first(attributes: Attributes, keys: tuple[str, ...]) -> float | None:
+    """The first of several spellings that holds a number worth counting."""
+    for key in keys:
+        value: Any = attributes.get(key)
+        if type(value) in (int, float) and 0 <= value < 1e15:  # also leaves out NaN and infinity
+            return value  # type: ignore[no-any-return]
+    return None
