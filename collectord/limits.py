@@ -81,6 +81,10 @@ SEGMENT_SIZE_MAX_BYTES: Final = 1 << 40
 JOURNAL_THREADS: Final = 8
 """Why: each group commit blocks a thread in fdatasync; eight keep a disk busy, and more only queue in the kernel."""
 
+EXPORT_THREADS: Final = 4
+"""Why: renames and directory syncs may be slow (200 ms have been seen); they have threads of their own, so that no
+journal waits for them."""
+
 STALL_RETRY_FIRST_S: Final = 0.5
 STALL_RETRY_MAX_S: Final = 30.0
 """A stalled run tries its disk again after the first, doubling up to the second: space returns by minutes, not by

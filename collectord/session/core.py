@@ -157,6 +157,16 @@ class RunCore:
         """Whether the running trace file lacks something that an export now would show."""
         return self._order is None and self.ledger.last_position > self.exported_position
 
+    @property
+    def is_exporting(self) -> bool:
+        """Whether a document was ordered and stands under its name not yet."""
+        return self._order is not None
+
+    def everyone(self) -> list[Asker]:
+        """Each connection that has something to hear from this run, once."""
+        hears = [*self._askers.values(), *(asker for asker, _ in self._waiters), *(say.to for say in self._after_sync)]
+        return list({id(asker): asker for asker in hears if asker is not None}.values())
+
     def terminal_answer(self, request_id: int | None) -> Terminal:
         """The outcome that stands."""
         verdict = self.verdict
@@ -271,6 +281,12 @@ class RunCore:
         sequence = self.ledger.producer(event.producer).next_sequence - 1
         self._say_after_sync(event.asker, messages.Detached(event.request_id, sequence, self.path))
 
+    def _leave_late(self, event: inputs.ParticipantGone) -> None:
+        """The books are closed: a participant that goes now is only answered."""
+        self._askers.pop(event.producer, None)
+        sequence = self.ledger.producer(event.producer).next_sequence - 1
+        self._say_after_sync(event.asker, messages.Detached(event.request_id, sequence, self.path))
+
     def _ask_owner(self, event: inputs.CancelRequested) -> None:
         if self.state is not State.CANCEL_REQUESTED:
             self._effects.grace_s = CANCEL_GRACE_S
@@ -292,13 +308,17 @@ class RunCore:
         self.exported_position = 0  # the first trace file was made with the journal
         self._confirm(event)
 
-    def _give_up(self, event: inputs.SyncFailed) -> None:
-        """A run whose first record is not durable has never existed."""
-        for say in self._after_sync:
-            request_id = getattr(say.message, "id", None)
-            self._say(say.to, messages.Error("disk-failed", event.cause, True, request_id))
+    def give_up(self, cause: str) -> None:
+        """A run whose first record is not durable has never existed: say so to everyone who asked, and close."""
+        asked = [(say.to, getattr(say.message, "id", None)) for say in self._after_sync]
+        for asker, request_id in [*asked, *self._waiters]:
+            self._say(asker, messages.Error("disk-failed", cause, True, request_id))
         self._after_sync.clear()
+        self._waiters.clear()
         self._close()
+
+    def _give_up(self, event: inputs.SyncFailed) -> None:
+        self.give_up(event.cause)
 
     def _stall(self, event: inputs.SyncFailed) -> State:
         self._before_stall = self.state
@@ -534,6 +554,8 @@ class RunCore:
         self._effects.rename = self._order
 
     def _renamed_running(self, event: inputs.Renamed) -> None:
+        if self._order is None or event.number != self._order.number:
+            return
         self._order = None
         self.exported_position = self._order_position
         ready = [say for position, say in self._export_waiters if position <= self.exported_position]

@@ -78,6 +78,7 @@ class Action(Enum):
     COMMIT_VERDICT = "commit_verdict"
     END_IN_LAST_DRAIN = "end_in_last_drain"
     LEAVE = "leave"
+    LEAVE_LATE = "leave_late"
     CONFIRM = "confirm"
     BEGIN = "begin"
     CONFIRM_END = "confirm_end"
@@ -162,7 +163,7 @@ def _ended(state: State) -> dict[Input, Row]:
         I.CANCEL_REQUESTED: _row(A.AWAIT_OUTCOME, state),
         I.CRASH: _row(A.NOTE_LATE, state),
         I.OWNER_GONE: _row(A.IGNORE, state),
-        I.PARTICIPANT_GONE: _row(A.IGNORE, state),
+        I.PARTICIPANT_GONE: _row(A.LEAVE_LATE, state),
         I.SYNCED: _row(A.RENDER_CRASHED if crashed else A.PUBLISH, state),
         I.SYNC_FAILED: _row(A.IGNORE, state),
         I.EXPORT_DUE: _row(A.IGNORE, state),
@@ -209,7 +210,7 @@ _ROWS: Final[dict[State, dict[Input, Row]]] = {
         I.CANCEL_REQUESTED: _row(A.AWAIT_OUTCOME, S.ENDING),
         I.CRASH: _row(A.MARK, S.CRASHING),
         I.OWNER_GONE: _row(A.MARK_IF_WAITING, S.CRASHING, S.ENDING),
-        I.PARTICIPANT_GONE: _row(A.IGNORE, S.ENDING),
+        I.PARTICIPANT_GONE: _row(A.LEAVE_LATE, S.ENDING),
         I.SYNCED: _row(A.CONFIRM_END, S.ENDING),
         I.SYNC_FAILED: _row(A.STALL, S.STALLED),
         I.EXPORT_DUE: _row(A.IGNORE, S.ENDING),

@@ -1,0 +1,37 @@
+"""What a renderer is asked, and what it answers. Pure: shared by the daemon, which asks, and the worker, which does."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from collectord.model import Record
+
+
+@frozen
+class RenderRequest:
+    """Render one document.
+
+    Attributes:
+        segments: path and durable size in bytes of each part of the journal, in order.
+        terminal: the terminal record to be, where it is not in the journal yet.
+        out: the temporary file to write, in the directory of the trace file.
+        sync: whether the file is to be fsynced before the answer.
+    """
+
+    segments: list[tuple[str, int]]
+    terminal: Record | None
+    out: str
+    sync: bool
+
+
+@frozen
+class RenderResult:
+    """The document stands in its temporary file.
+
+    Attributes:
+        size_bytes: of the document.
+        last_position: of the last event that is in it.
+    """
+
+    size_bytes: int
+    last_position: int
