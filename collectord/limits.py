@@ -126,3 +126,23 @@ DRAIN_TIMEOUT_S: Final = 20.0
 
 ACCEPT_RETRY_S: Final = 0.1
 """How long the listener rests when the process has no descriptor left to accept with."""
+
+DRAIN_TIMEOUT_MAX_S: Final = 3_600.0
+"""Why: a stop that takes longer than an hour is a stop that hangs. Beyond it: ``config-invalid``."""
+
+SOCKET_PATH_MAX_BYTES: Final = 107
+"""Why: the kernel's ``sun_path`` has 108 bytes, the last for the NUL. Beyond it: ``config-invalid``."""
+
+CONFIG_FILE_MAX_BYTES: Final = 1 << 20
+"""Why: a configuration is a few lines; a larger file is a wrong path, /dev/zero say. Beyond it: ``config-invalid``."""
+
+# ---------------------------------------------------------------- the command line
+
+CONNECT_TIMEOUT_S: Final = 5.0
+"""Why: a daemon that is stopped, or whose backlog is full, never accepts. Beyond it: ``no-daemon``."""
+
+ANSWER_TIMEOUT_S: Final = 15.0
+"""Why: a daemon answers questions from memory, at once; fifteen seconds is a machine in trouble. Beyond it: ``no-daemon``."""
+
+TERMINAL_ANSWER_TIMEOUT_S: Final = 120.0
+"""Why: the answer to a crash report comes after the trace file of the whole run was written. Beyond it: ``no-daemon``."""
