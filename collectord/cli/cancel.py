@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collectord.cli.options import Places, place_options, session_argument
+from collectord.cli.options import Places, command_options, session_argument
 
 if TYPE_CHECKING:
     from collectord.cli.naming import SessionName
 
 
 @click.command("cancel")
-@place_options
+@command_options
 @session_argument
 @click.option("--reason", required=True, metavar="TEXT", help="Why, for the agent and for whoever reads the trace.")
 def command(places: Places, named: SessionName, reason: str) -> int:

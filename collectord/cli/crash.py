@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collectord.cli.options import Places, place_options, session_argument
+from collectord.cli.options import Places, command_options, session_argument
 
 if TYPE_CHECKING:
     from collectord.cli.connection import Connection
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("crash")
-@place_options
+@command_options
 @session_argument
 @click.option("--reason", required=True, metavar="TEXT", help="What happened, for whoever reads the trace.")
 def command(places: Places, named: SessionName, reason: str) -> int:

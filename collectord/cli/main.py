@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from collectord import __version__
-from collectord.cli.options import Places, place_options
+from collectord.cli.options import Places, StatedError, place_options
+
+if TYPE_CHECKING:
+    from collectord.errors import CollectordError
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -90,11 +93,12 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that has no ✓ must not end the program
-    from collectord.errors import CollectordError
-
     try:
         status = group.main(arguments, prog_name="collectord", standalone_mode=False)
         sys.stdout.flush()
+    except StatedError as error:
+        _say_error(error.error)
+        return _STATUS_BY_CODE.get(error.error.code, FAILED)
     except click.ClickException as error:
         _say_usage(error)
         return USAGE
@@ -102,9 +106,6 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         _leave_the_pipe()
-    except CollectordError as error:
-        say_error(error)
-        return _STATUS_BY_CODE.get(error.code, FAILED)
     return status if isinstance(status, int) else DONE
 
 
@@ -117,12 +118,11 @@ def _say_usage(error: click.ClickException) -> None:
     click.echo(f"remedy: see what is allowed with `{path} --help`", err=True)
 
 
-def say_error(error: Exception) -> None:
+def _say_error(error: CollectordError) -> None:
     """One error on stderr: the sentence, the code, and what to do about it."""
     from collectord.cli.text import plain
-    from collectord.errors import CODES, CollectordError
+    from collectord.errors import CODES
 
-    assert isinstance(error, CollectordError)
     click.echo(f"collectord: error: {plain(error.message)} ({error.code})", err=True)
     click.echo(f"remedy: {CODES[error.code].remedy}", err=True)
 

@@ -1,15 +1,19 @@
-"""The options that every command takes, before or after its name, and how both places become one.
+"""What every command has in common: where the collector is, said before or after its name, and how its errors come out.
 
-Owns ``--socket`` and ``--state-dir``, and how a session is named on the command line.
+Owns ``--socket`` and ``--state-dir``, and how a session is named on the command line. Imports nothing but click, since even
+`collectord --help` imports it.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from collectord.errors import CollectordError
 
 
 class Places:
@@ -45,6 +49,29 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, places=places, **options)
 
     return wrapped
+
+
+class StatedError(click.ClickException):
+    """One of collectord's own errors on its way to ``main``, which would have to import them all to catch it by itself."""
+
+    def __init__(self, error: CollectordError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def command_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``place_options`` for a command: a ``CollectordError`` that it raises comes out as a ``StatedError``."""
+
+    @functools.wraps(function)
+    def stating(*args: Any, **options: Any) -> Any:
+        from collectord.errors import CollectordError
+
+        try:
+            return function(*args, **options)
+        except CollectordError as error:
+            raise StatedError(error) from None
+
+    return place_options(stating)
 
 
 def session_argument(function: Callable[..., Any]) -> Callable[..., Any]:

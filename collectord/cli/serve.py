@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from collectord.cli.options import Places, place_options
+from collectord.cli.options import Places, command_options
 
 
 @click.command("serve")
-@place_options
+@command_options
 @click.option("--config", metavar="FILE", help="A TOML file with settings; docs/operations.md lists them.")
 @click.option("--allow-network-fs", is_flag=True, default=None, help="Accept a state directory on a network file system.")
 @click.option("--drain-timeout", type=float, metavar="SECONDS", help="How long a stop may take.  [default: 20]")

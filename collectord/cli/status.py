@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collectord.cli.options import Places, place_options
+from collectord.cli.options import Places, command_options
 
 if TYPE_CHECKING:
     from collectord.wire.messages import StatusAnswer
 
 
 @click.command("status")
-@place_options
+@command_options
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON document; with --watch one line each time.")
 @click.option("--watch", is_flag=True, help="Show it again and again until Ctrl-C.")
-@click.option(
-    "--interval", type=click.FloatRange(0.1, 3600), default=1.0, metavar="SECONDS", help="With --watch.  [default: 1]"
-)
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=1.0, metavar="SECONDS", help="With --watch.  [default: 1]")
 def command(places: Places, as_json: bool, watch: bool, interval: float) -> int:
     """Show the collector and its sessions.
 
