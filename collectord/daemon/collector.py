@@ -202,16 +202,17 @@ class Collector:
         """What a run that is over came to, from its files."""
         stem = encode_session_id(session_id)
         try:
-            found = await self._bench.threads.publish(
-                lambda: read_finished(self._bench.disk, self._bench.store, uid, stem, run)
-            )
+            found = await self._bench.threads.publish(lambda: read_finished(self._bench.disk, self._bench.store, uid, stem, run))
         except OSError as error:
             raise RefusedError("disk-failed", f"{error.strerror} ({error.filename})") from None
         if found is None:
-            if run is not None and await self._bench.threads.publish(lambda: self._bench.store.last_run(uid, stem)):
+            if run is not None and await self._has_run(uid, stem):
                 raise RefusedError("run-unknown", f"session {_shown(session_id)} has no finished run {run}")
             raise RefusedError("session-unknown", f"no session {_shown(session_id)} is known for this user")
         return found
+
+    async def _has_run(self, uid: int, stem: str) -> bool:
+        return await self._bench.threads.publish(lambda: self._bench.store.last_run(uid, stem) is not None)
 
     def status(self, request_id: int, peer: Peer) -> messages.StatusAnswer:
         """How the collector stands."""

@@ -109,7 +109,7 @@ class Outbox:
             frame = self._frames.popleft()
             sent = self._try_send(frame)
             if self._closed:
-                break
+                break  # type: ignore[unreachable]  # sending closes us where the connection is dead
             self._size -= sent
             if sent < len(frame):
                 self._frames.appendleft(frame[sent:])

@@ -16,16 +16,16 @@ from typing import Protocol
 
 import trio
 from attrs import frozen
+
+from collectord.daemon.threads import DirectorySyncs, Threads
+from collectord.errors import CollectordError, DiskError
 from collectord.export.render import render
+from collectord.export.request import RenderRequest, RenderResult
+from collectord.export.schedule import ExportSchedule
 from collectord.journal.disk import Disk
 from collectord.journal.scan import JournalReader
 from collectord.journal.store import Store
 from collectord.journal.writer import JournalWriter
-
-from collectord.daemon.threads import DirectorySyncs, Threads
-from collectord.errors import CollectordError, DiskError
-from collectord.export.request import RenderRequest, RenderResult
-from collectord.export.schedule import ExportSchedule
 from collectord.limits import GROUP_MAX_BYTES, PENDING_MAX_BYTES, STALL_RETRY_FIRST_S, STALL_RETRY_MAX_S
 from collectord.model import Record
 from collectord.session import inputs

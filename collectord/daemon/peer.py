@@ -408,9 +408,7 @@ class Peer:
             self.say(messages.Detached(request.id, sequence, owner.core.path))
         else:
             owner.post(
-                inputs.ParticipantGone(
-                    self._desk.now_ns(), self.producer, request.last_sequence, self, request.id, request.error
-                )
+                inputs.ParticipantGone(self._desk.now_ns(), self.producer, request.last_sequence, self, request.id, request.error)
             )
         self._role = Role.LEFT
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 
-from collectord.journal.recovery import recover_run
-from collectord.journal.store import RunFound
-
 from collectord.daemon.owner import Workbench
 from collectord.errors import CollectordError
 from collectord.export.request import RenderRequest
+from collectord.journal.recovery import recover_run
+from collectord.journal.store import RunFound
 
 _log = logging.getLogger(__name__)
 

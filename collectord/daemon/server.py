@@ -20,18 +20,18 @@ import time
 from contextlib import ExitStack
 
 import trio
-from collectord.daemon.renderers import RendererPool
-from collectord.daemon.settings import Settings
-from collectord.journal.disk import RealDisk
-from collectord.journal.store import StateLock, Store, refuse_network_file_system
 
 from collectord.daemon import listener, systemd
 from collectord.daemon.collector import Collector
 from collectord.daemon.owner import Workbench
 from collectord.daemon.peer import Peer
 from collectord.daemon.processes import DeathWatch, identify
+from collectord.daemon.renderers import RendererPool
 from collectord.daemon.revival import derive_open_runs
+from collectord.daemon.settings import Settings
 from collectord.daemon.threads import DirectorySyncs, WorkerThreads
+from collectord.journal.disk import RealDisk
+from collectord.journal.store import StateLock, Store, refuse_network_file_system
 from collectord.limits import ACCEPT_RETRY_S, DESCRIPTOR_RESERVE, DESCRIPTORS_PER_SESSION
 from collectord.model import Attributes
 

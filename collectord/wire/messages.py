@@ -233,9 +233,7 @@ class Error:
     id: int | None = None
 
 
-Answer = (
-    Welcome | Opened | Ack | Flushed | Terminal | Detached | CancelAnswer | CancelRequested | Stalled | StatusAnswer | Error
-)
+Answer = Welcome | Opened | Ack | Flushed | Terminal | Detached | CancelAnswer | CancelRequested | Stalled | StatusAnswer | Error
 Message = Request | Answer
 
 REQUEST_TYPES: Final[dict[str, type[Any]]] = {

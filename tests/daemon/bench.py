@@ -195,9 +195,7 @@ class World:
         """Whatever is said must survive a power cut in this very moment."""
         if isinstance(message, messages.Ack):
             stored = self._sequences()
-            refused = {
-                sequence for first, count, _ in message.refused for sequence in range(first, first + count)
-            }
+            refused = {sequence for first, count, _ in message.refused for sequence in range(first, first + count)}
             missing = set(range(1, message.sequence + 1)) - stored - refused
             assert not missing, f"acknowledged up to {message.sequence}, but {sorted(missing)} are not durable"
         elif isinstance(message, messages.Flushed):

@@ -75,9 +75,7 @@ class Play:
             return
         request_id = self._next_id()
         self.asked.append((self.world.connection, request_id))
-        end = inputs.End(
-            self._now, self.world.connection, request_id, Outcome.COMPLETED, None, None, wait, self.sequence
-        )
+        end = inputs.End(self._now, self.world.connection, request_id, Outcome.COMPLETED, None, None, wait, self.sequence)
         self.world.owner.post(end)
         self.ended_patiently |= not wait
 
@@ -89,9 +87,7 @@ class Play:
             return
         request_id = self._next_id()
         self.asked.append((self.world.connection, request_id))
-        self.world.owner.post(
-            inputs.Cancel(self._now, self.world.connection, request_id, "stop", True, self.sequence)
-        )
+        self.world.owner.post(inputs.Cancel(self._now, self.world.connection, request_id, "stop", True, self.sequence))
 
     def crash(self) -> None:
         if not self._is_open():

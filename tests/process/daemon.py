@@ -129,9 +129,7 @@ class Daemon:
 
 
 @contextmanager
-def running(
-    wrapper: Sequence[str] = (), environment: dict[str, str] | None = None, *options: str
-) -> Iterator[Daemon]:
+def running(wrapper: Sequence[str] = (), environment: dict[str, str] | None = None, *options: str) -> Iterator[Daemon]:
     """A daemon for the length of a block, with a short socket path."""
     with tempfile.TemporaryDirectory(prefix="cd-") as directory:
         daemon = Daemon(Path(directory), wrapper, environment, *options)
