@@ -310,13 +310,20 @@ class RunOwner:
             for say in effects.say:
                 say.to.say(say.message)
         for number in effects.drop:
-            await self._bench.threads.publish(partial(self._bench.disk.unlink, self._temporary_path(number)))
+            await self._remove(self._temporary_path(number))
         if effects.rename is not None:
             await self._rename(effects.rename)
         if effects.start is not None:
             self._start(effects.start)
         if effects.grace_s is not None:
             self._nursery.start_soon(self._wait_out_grace, effects.grace_s)
+
+    async def _remove(self, path: str) -> None:
+        """Remove a temporary file; where the disk does not let us, the next start sweeps it."""
+        try:
+            await self._bench.threads.publish(partial(self._bench.disk.unlink, path))
+        except OSError as error:
+            _log.warning("%s could not be removed: %s", path, error.strerror)
 
     async def _rename(self, order: ExportOrder) -> None:
         """Put a rendered document under its name. Always awaited, and always by this task: that order is the proof.

@@ -55,7 +55,7 @@ class Statistics:
         """A run is over: keep what it counted and how it is to be shown."""
         ledger = owner.core.ledger
         self._over.stored += ledger.stored
-        self._over.refused += ledger.refused_total
+        self._over.refused += ledger.refused_total + owner.core.refused_late
         self._over.duplicates += ledger.duplicates
         if owner.core.outcome.is_terminal:
             self._finished.append(session_row(owner, at_ns))
@@ -75,7 +75,7 @@ class Statistics:
         """
         live = list(owners)
         stored = self._over.stored + sum(owner.core.ledger.stored for owner in live)
-        refused = self._over.refused + sum(owner.core.ledger.refused_total for owner in live)
+        refused = self._over.refused + sum(o.core.ledger.refused_total + o.core.refused_late for o in live)
         duplicates = self._over.duplicates + sum(owner.core.ledger.duplicates for owner in live)
         daemon: Attributes = {
             "pid": os.getpid(),

@@ -67,6 +67,7 @@ class RunCore:
         self.exported_position = -1
         self.stall_cause: str | None = None
         self.closed = False
+        self.refused_late = 0
         self._effects = Effects()
         self._in_flight = False
         self._after_sync: list[Say] = []
@@ -218,6 +219,10 @@ class RunCore:
         if self._notes_written + len(self._notes) < NOTES_MAX:
             self._notes.append(records.note(at, kind, text))
 
+    def _note_refused_late(self, at: int) -> None:
+        if self.refused_late:
+            self._note(at, "refused", f"{self.refused_late} events came after the end was asked for and were refused")
+
     def _write_notes(self) -> None:
         self._notes_written += len(self._notes)
         self._effects.records.extend(self._notes)
@@ -226,6 +231,9 @@ class RunCore:
     # ------------------------------------------------------------ events and producers
 
     def _store(self, event: inputs.Events) -> None:
+        if self._end is not None:  # crashing after an end was asked for: what came behind that end is late all the same
+            self._refuse_events(event)
+            return
         producer = self.ledger.producer(event.producer)
         intake = take_in(self.ledger, producer, event.batch, event.at)
         self._effects.records.extend(intake.records)
@@ -244,6 +252,7 @@ class RunCore:
     def _refuse_events(self, event: inputs.Events) -> None:
         """Too late: told to the producer, behind what it sent in time, and kept out of the books, which are closed."""
         batch = event.batch
+        self.refused_late += len(batch.events)
         last = batch.first_sequence + len(batch.events) - 1
         stretch: list[Any] = [batch.first_sequence, len(batch.events), "session-ended"]
         self._say_after_sync(self._askers.get(event.producer), Ack(last, [stretch]))
@@ -384,6 +393,7 @@ class RunCore:
             return State.ENDING
         assert self._end is not None
         self._append(order.terminal)
+        self._note_refused_late(event.at)
         self._write_notes()
         return _OUTCOME_STATES[self._end.outcome]
 
@@ -392,6 +402,7 @@ class RunCore:
         state = self._hand_over(event)
         if state in TERMINAL:
             self._export_error = event.cause
+            self._effects.drop.append(event.number)
         return state
 
     def _publish(self, event: AnyInput) -> None:
@@ -471,6 +482,7 @@ class RunCore:
     def _commit(self, at: int, verdict: Verdict) -> State:
         self.verdict = verdict
         self._append(records.crashed(at, verdict, self._end.outcome.value if self._end is not None else None))
+        self._note_refused_late(at)
         self._write_notes()
         return State.CRASHED
 
@@ -501,6 +513,7 @@ class RunCore:
         self._finish_now()
 
     def _finish_without_file(self, event: inputs.ExportFailed) -> None:
+        self._effects.drop.append(event.number)
         if not self._published and not self.closed:
             self._export_error = event.cause
             self._finish_now()
@@ -566,6 +579,7 @@ class RunCore:
 
     def _running_export_failed(self, event: inputs.ExportFailed) -> None:
         self._order = None
+        self._effects.drop.append(event.number)
         for _, say in self._export_waiters:
             request_id = getattr(say.message, "id", None)
             self._say(say.to, messages.Error("export-failed", event.cause, True, request_id))

@@ -154,7 +154,7 @@ class World:
         self.owner = RunOwner(core, self.stem, self.bench)
         self.gates.on_commit = self._note_hand_over
         self.handed_over: str | None = None
-        self.published: bytes | None = None
+        self._told_refused: set[int] = set()
 
     # ------------------------------------------------------------ looking
 
@@ -195,8 +195,9 @@ class World:
         """Whatever is said must survive a power cut in this very moment."""
         if isinstance(message, messages.Ack):
             stored = self._sequences()
-            refused = {sequence for first, count, _ in message.refused for sequence in range(first, first + count)}
-            missing = set(range(1, message.sequence + 1)) - stored - refused
+            for first, count, _ in message.refused:
+                self._told_refused |= set(range(first, first + count))
+            missing = set(range(1, message.sequence + 1)) - stored - self._told_refused
             assert not missing, f"acknowledged up to {message.sequence}, but {sorted(missing)} are not durable"
         elif isinstance(message, messages.Flushed):
             missing = set(range(1, message.sequence + 1)) - self._sequences() - self._refused_sequences()
