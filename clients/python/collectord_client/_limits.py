@@ -1,0 +1,49 @@
+"""The client's limits: each with its reason and what happens beyond it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1
+
+MEMORY_MAX_BYTES: Final = 32 << 20
+"""Why: events that the collector has not acknowledged are kept; an agent's memory is not ours to fill. Beyond it: new events
+are lost, counted, and show as a gap in the trace."""
+
+FRAME_SIZE_MAX_BYTES: Final = 8 << 20
+"""Why: the collector takes no larger frame. Beyond it: long texts of the event are cut, and marked."""
+
+BATCH_SIZE_MAX_BYTES: Final = 256 << 10
+"""Why: a frame is decoded as a whole; a few hundred events at once are as cheap as more."""
+
+BATCH_EVENTS_MAX: Final = 2_000
+"""As above, by number."""
+
+VALUE_DEPTH_MAX: Final = 60
+"""Why: the collector refuses deeper values. Beyond it: the rest is written as its repr, and marked."""
+
+ATTRIBUTES_MAX: Final = 1_000
+"""Why: the collector refuses more at once. Beyond it: the rest is left out and counted in an attribute."""
+
+REPR_MAX: Final = 8_192
+"""Why: the repr of an unknown object may be anything. Beyond it: it is cut."""
+
+CUT_TEXT_KEPT: Final = 65_536
+"""How many characters of a text that is too long are kept, half at each end."""
+
+CONNECT_TIMEOUT_S: Final = 5.0
+"""How long opening a session may take before it goes on without a collector."""
+
+END_TIMEOUT_S: Final = 30.0
+"""How long a terminal call waits for the outcome that stands."""
+
+CRASH_TIMEOUT_S: Final = 2.0
+"""How long an unhandled exception may hold up the death of its process."""
+
+EXIT_TIMEOUT_S: Final = 1.0
+"""How long the exit of an interpreter waits for what is queued to be sent."""
+
+RECONNECT_FIRST_S: Final = 0.05
+RECONNECT_MAX_S: Final = 2.0
+RECONNECT_GIVE_UP_S: Final = 300.0
+"""A lost collector is looked for after the first, doubling up to the second, until the third is over: then the session is quiet."""

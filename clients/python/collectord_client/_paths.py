@@ -1,0 +1,20 @@
+"""Where the collector listens, when nobody says."""
+
+from __future__ import annotations
+
+import os
+
+
+def default_socket_path() -> str:
+    """``COLLECTORD_SOCKET``, else root's or the user's own runtime directory, with the specified fallbacks."""
+    told = os.environ.get("COLLECTORD_SOCKET")
+    if told:
+        return told
+    uid = os.getuid()
+    if uid == 0:
+        return "/run/collectord/collectord.sock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    if not os.path.isdir(runtime):
+        runtime = f"/tmp/collectord-{uid}"
+        return os.path.join(runtime, "collectord.sock")
+    return os.path.join(runtime, "collectord", "collectord.sock")
