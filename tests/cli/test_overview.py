@@ -76,11 +76,11 @@ def drawn(*rows: dict[str, Any], width: int = 80, height: int | None = None, lef
     return [line.plain.rstrip() for line in render(answer, NOW, width, height)]
 
 
-def test_the_whole_picture() -> None:
-    """The picture in README.md is this one."""
+def the_whole_picture() -> list[str]:
+    """What README.md shows; a test compares."""
     activity = {"name": "execute_tool bash", "span_id": "00f067aa0ba902b7", "started_at": ago(12)}
     crash = {"reason": "process-died", "signal": "SIGKILL", "exit_code": None, "message": "killed"}
-    picture = drawn(
+    return drawn(
         row("nightly-42", run=2, unfinished=3, activity=activity, participants=2),
         row("researcher", "completed"),
         row("deployer", "failed", errors=2),
@@ -88,7 +88,10 @@ def test_the_whole_picture() -> None:
         row("migrator", "crashed", unfinished=2, crash=crash),
         left_out=3,
     )
-    assert picture == [
+
+
+def test_the_whole_picture() -> None:
+    assert the_whole_picture() == [
         "collectord 0.1.0  pid 4242  up 3h12m  2 running of 17 sessions",
         "events: 12,345 received = 12,340 stored + 5 refused",
         "traces: /home/ada/.local/state/collectord",
