@@ -33,22 +33,11 @@ def command(places: Places, named: SessionName, reason: str) -> int:
     from collectord.daemon.settings import locate_socket
 
     with Connection(locate_socket(places.socket, os.environ, os.geteuid())) as connection:
-        was_over = _was_over(connection, named)
         answer = _report(connection, named, reason)
-    stands = was_over or answer.reason != "reported" or answer.message != reason
-    prefix = "it was over before: " if stands else ""
-    click.echo(prefix + terminal_sentence(named.id, answer))
+    is_ours = answer.reason == "reported" and answer.message == reason  # of a run that was over, no message is told
+    click.echo(("" if is_ours else "it was over before: ") + terminal_sentence(named.id, answer))
     click.echo(path_line(answer), err=answer.path is None)
-    return 1 if stands else 0
-
-
-def _was_over(connection: Connection, named: SessionName) -> bool:
-    """Whether `status` shows the run as over. An equal report that came earlier is told from ours by nothing else."""
-    from collectord.wire.messages import Status, StatusAnswer
-
-    answer = connection.ask(Status(connection.next_id()), StatusAnswer)
-    rows = [row for row in answer.sessions if row.get("id") == named.id and named.run in (None, row.get("run"))]
-    return bool(rows) and all(row.get("outcome") != "running" for row in rows)
+    return 0 if is_ours else 1
 
 
 def _report(connection: Connection, named: SessionName, reason: str) -> Terminal:

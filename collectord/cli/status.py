@@ -63,7 +63,7 @@ def as_json_text(answer: StatusAnswer, indent: int | None = None) -> str:
         "sessions": answer.sessions,
         "sessions_left_out": answer.sessions_left_out,
     }
-    return json.dumps(document, indent=indent).replace("\x7f", "\\u007f")
+    return json.dumps(document, indent=indent)
 
 
 def _print_overview(answer: StatusAnswer) -> None:

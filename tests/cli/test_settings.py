@@ -221,12 +221,12 @@ def test_a_directory_of_another_user_is_refused() -> None:
         "from collectord.errors import OperatorError\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: check_directories(Settings(sys.argv[1] + '/s', sys.argv[1]))\n"
-        "except OperatorError as error: print(error.code)"
+        "except OperatorError as error: print(error)"
     )
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         run = subprocess.run([sys.executable, "-c", script, directory], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "directory-unusable"
+    assert run.stdout.strip() == f"directory-unusable: {directory} cannot be written by user 65534"
 
 
 # ---------------------------------------------------------------- the real program
