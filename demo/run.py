@@ -79,7 +79,8 @@ class Demo:
 
     def start_daemon(self) -> subprocess.Popen[str]:
         """The collector, listening."""
-        command = [*COLLECTORD, "serve", "--socket", str(self.socket), "--state-dir", str(self.state_dir)]
+        places = ["--socket", str(self.socket), "--state-dir", str(self.state_dir)]
+        command = [*COLLECTORD, "serve", *places, "--drain-timeout", "5"]
         with self.log.open("w") as log:
             daemon = self.start(command, log)
         wait_for("the daemon to listen", lambda: "listening on" in self.log.read_text() or daemon.poll() is not None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from collectord.daemon.settings import ENVIRONMENT, KEYS, load
 from collectord.errors import OperatorError
 from collectord.limits import CANCEL_GRACE_S, DRAIN_TIMEOUT_S, FINISHED_REMEMBERED, SOCKET_PATH_MAX_BYTES
 from tests.cli.test_overview import the_whole_picture
+from tests.process.daemon import running
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,6 +112,18 @@ def test_the_example_error_is_what_is_said(capsys: pytest.CaptureFixture[str]) -
 def test_the_picture_in_the_readme_is_the_one_that_is_drawn() -> None:
     picture = README.partition("$ collectord status\n")[2].partition("\n```")[0].splitlines()
     assert picture == the_whole_picture()
+
+
+@pytest.mark.process
+def test_the_client_s_example_in_the_readme_works() -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert example is not None
+    with running() as daemon:
+        environment = {**os.environ, "COLLECTORD_SOCKET": str(daemon.socket)}
+        subprocess.run([sys.executable, "-c", example[1]], env=environment, check=True)
+        row = daemon.session("nightly-42")
+    assert (row["outcome"], row["spans"], row["logs"], row["refused"]) == ("completed", 1, 1, 0)
+    assert row["usage"]["input_tokens"] == 812
 
 
 def test_every_command_and_target_that_the_readme_names_exists() -> None:
