@@ -91,14 +91,14 @@ def render(answer: StatusAnswer, now_ns: int, width: int, height: int | None = N
     """
     lines = _totals(answer.daemon, width)
     columns, id_width = _layout(width)
-    blocks = [_block(row, now_ns, width, columns, id_width) for row in answer.sessions]
-    if not blocks and not answer.sessions_left_out:
+    if not answer.sessions and not answer.sessions_left_out:
         return [*lines, Text(), Text(cut("no sessions yet", width), style="dim")]
     lines += [Text(), _heading(columns, id_width)]
     left_out = answer.sessions_left_out
     room = None if height is None else height - len(lines)
-    for index, block in enumerate(blocks):
-        after = len(blocks) - index - 1
+    for index, row in enumerate(answer.sessions):
+        block = _block(row, now_ns, width, columns, id_width)
+        after = len(answer.sessions) - index - 1
         if room is not None:
             room -= len(block)
             if room < (1 if after or left_out else 0):

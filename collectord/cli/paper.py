@@ -48,7 +48,7 @@ class Paper:
         self.write("".join(line + "\n" for line in self.drawn(lines)))
 
     def drawn(self, lines: Iterable[Text]) -> list[str]:
-        """Lines as the stream understands them, without their newlines."""
+        """Lines, none of which holds a newline, as the stream understands them."""
         drawing = Console(
             file=io.StringIO(),
             force_terminal=self.is_terminal,
@@ -59,12 +59,10 @@ class Paper:
             highlight=False,
             width=10_000,
         )
-        drawn: list[str] = []
-        for line in lines:
-            with drawing.capture() as capture:
-                drawing.print(line, soft_wrap=True, end="")
-            drawn.append(capture.get())
-        return drawn
+        with drawing.capture() as capture:
+            for line in lines:
+                drawing.print(line, soft_wrap=True)
+        return capture.get().split("\n")[:-1]
 
     def write(self, text: str) -> None:
         """Write to the stream at once."""
