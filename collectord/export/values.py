@@ -16,6 +16,7 @@ from collectord.model import Attributes
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
 ENCODED_PREFIX: Final = "collectord.encoded."
+_MAY_BE_BIG: Final = frozenset((int, list, dict))
 
 OtlpValue = dict[str, Any]
 
@@ -52,11 +53,7 @@ def attribute_list(attributes: Attributes) -> list[OtlpValue]:
     """A map of attributes as a list of keys and values, each key once, with what had to be encoded marked."""
     listed = [{"key": key, "value": any_value(value)} for key, value in attributes.items()]
     for key, value in attributes.items():
-        kind = type(value)
-        if kind is int:
-            marked = not INT64_MIN <= value <= INT64_MAX
-        else:
-            marked = (kind is list or kind is dict) and _holds_big_int(value)
+        marked = type(value) in _MAY_BE_BIG and _holds_big_int(value)
         if marked and (mark := ENCODED_PREFIX + key) not in attributes:
             listed.append({"key": mark, "value": {"stringValue": "int"}})
     return listed

@@ -57,8 +57,10 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "a failed sync taken for a success": [
         (
             "collectord/daemon/owner.py",
-            "        except DiskError as error:\n            self._failed(error.message)\n        else:\n            self._synced()\n\n    async def _open",
-            "        except DiskError as error:\n            self._synced()\n        else:\n            self._synced()\n\n    async def _open",
+            "            await self._bench.threads.commit(lambda: self._writer.append(records))\n"
+            "        except DiskError as error:\n            self._failed(error.message)\n",
+            "            await self._bench.threads.commit(lambda: self._writer.append(records))\n"
+            "        except DiskError:\n            self._synced()\n",
         )
     ],
     "the crash flag per daemon instead of per run": [

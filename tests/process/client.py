@@ -112,7 +112,7 @@ class RawClient:
     def send_crash(self, reason: str, **fields: Any) -> int:
         """Report a crash without waiting; returns the request's id."""
         request_id = next(_ids)
-        own = {} if "session_id" in fields else {"last_sequence": self.sequence}
+        own: dict[str, Any] = {} if "session_id" in fields else {"last_sequence": self.sequence}
         self.tell(messages.Crash(request_id, reason, **own, **fields))
         return request_id
 
@@ -122,7 +122,7 @@ class RawClient:
 
     def cancel(self, reason: str, **fields: Any) -> Answer:
         """Cancel one's own run, or ask the owner of another."""
-        own = {} if "session_id" in fields else {"last_sequence": self.sequence}
+        own: dict[str, Any] = {} if "session_id" in fields else {"last_sequence": self.sequence}
         return self.ask(messages.Cancel(next(_ids), reason, **own, **fields))
 
     def detach(self) -> messages.Detached:
@@ -154,12 +154,12 @@ class RawClient:
             if getattr(message, "id", None) == request_id:
                 return self._granted(self.pushed.pop(index))
         while True:
-            message = self.receive()
-            if message is None:
+            received = self.receive()
+            if received is None:
                 raise ConnectionError(f"the collector closed the connection; before that it said {self.pushed[-3:]}")
-            if getattr(message, "id", None) == request_id:
-                return self._granted(message)
-            self.pushed.append(message)
+            if getattr(received, "id", None) == request_id:
+                return self._granted(received)
+            self.pushed.append(received)
 
     def terminal(self, request_id: int) -> messages.Terminal:
         """The terminal answer with that id."""

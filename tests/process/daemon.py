@@ -98,7 +98,7 @@ class Daemon:
         """Signal it and wait until it is gone; returns its exit status."""
         assert self.process is not None
         if self.process.poll() is None:
-            os.kill(self.pid if number != signal.SIGKILL else self.pid, number)
+            os.kill(self.pid, number)
         status = self.process.wait(STOP_TIMEOUT_S)
         self._copier.join(5)
         return status

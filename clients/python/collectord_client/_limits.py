@@ -46,4 +46,4 @@ EXIT_TIMEOUT_S: Final = 1.0
 RECONNECT_FIRST_S: Final = 0.05
 RECONNECT_MAX_S: Final = 2.0
 RECONNECT_GIVE_UP_S: Final = 300.0
-"""A lost collector is looked for after the first, doubling up to the second, until the third is over: then the session is quiet."""
+"""A lost collector is looked for after the first, doubling up to the second, until the third is over: then all is quiet."""

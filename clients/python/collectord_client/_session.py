@@ -117,14 +117,14 @@ class Session:
 
     @property
     def outcome(self) -> str:
-        """ "running", one of the terminal four, or "unknown" where the collector cannot be asked."""
+        """How the run stands: `running`, one of the terminal four, or `unknown` where the collector cannot be asked."""
         known = self._result or self._pushed
         if known is not None:
             return known.outcome
         return RUNNING if self._connected and not self._transport_is_quiet() else UNKNOWN
 
     def _transport_is_quiet(self) -> bool:
-        return self._transport.statistics()["state"] == "quiet"
+        return self._transport.is_quiet
 
     # ------------------------------------------------------------ spans
 
@@ -197,7 +197,7 @@ class Session:
         return None
 
     def _links(self, links: Sequence[Any] | None) -> list[Any]:
-        listed = []
+        listed: list[list[Any]] = []
         for link in links or ():
             if isinstance(link, Span):
                 listed.append([bytes.fromhex(link.session.trace_id), link.id, {}])

@@ -96,6 +96,10 @@ class Transport(Protocol):
     def statistics(self) -> dict[str, Any]:
         """What was sent, acknowledged, refused and lost."""
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing reaches the collector any more."""
+
 
 class SocketTransport:
     """A Unix socket, and a daemon thread that sends and receives.
@@ -271,7 +275,7 @@ class SocketTransport:
             "queued": len(self._queue),
             "unacknowledged_bytes": self._kept_bytes,
             "refused": dict(self._refused),
-            "state": "quiet" if self._quiet else "closed" if self._closing else "connected" if self._socket else "reconnecting",
+            "state": self._state(),
             "last_error": self._quiet or self.last_error,
         }
 
@@ -279,6 +283,13 @@ class SocketTransport:
     def is_quiet(self) -> bool:
         """Whether nothing reaches the collector any more."""
         return bool(self._quiet)
+
+    def _state(self) -> str:
+        if self._quiet:
+            return "quiet"
+        if self._closing:
+            return "closed"
+        return "connected" if self._socket is not None else "reconnecting"
 
     def _nudge(self, always: bool = False) -> None:
         if (self._idle or always) and self._wake >= 0:

@@ -1,7 +1,7 @@
 """Any Python value as one that the collector takes. What had to be changed is marked beside it; nothing here raises.
 
-The mark is a sibling attribute ``collectord.encoded.<key>``: ``int`` for an integer beyond 64 bits written in decimal, ``repr`` for
-an object of an unknown kind, ``cut`` for a text that was too long.
+The mark is a sibling attribute ``collectord.encoded.<key>``: ``int`` for an integer beyond 64 bits written in decimal, ``repr``
+for an object of an unknown kind, ``cut`` for a text that was too long.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def fit_attributes(attributes: Mapping[Any, Any] | None, longest: int | None = N
             continue
         name = key if type(key) is str else _as_text(key)
         kind = type(value)
-        if (kind in _PLAIN and (longest is None or kind not in (str, bytes) or len(value) <= longest)) or (kind is int and -(1 << 63) <= value < 1 << 63):
+        short = longest is None or kind not in (str, bytes) or len(value) <= longest
+        if (kind in _PLAIN and short) or (kind is int and -(1 << 63) <= value < 1 << 63):
             fitted[name] = value
         else:
             seen: set[str] = set()
