@@ -149,6 +149,8 @@ class Peer:
                 self.say(messages.Error(error.code, error.message, error.retryable))
             await self._part(fault)
         except trio.Cancelled:
+            if self._gone:
+                await self._finish_last_drain()
             self.say(messages.Error("collector-draining", "the collector is stopping", True))
             raise
         except Exception:  # noqa: BLE001 — the peer's boundary: one connection's fault stays its own
@@ -195,6 +197,18 @@ class Peer:
         else:
             verdict = Verdict(CrashReason.CONNECTION_CLOSED, "")
         self._post_departure(verdict, torn)
+
+    async def _finish_last_drain(self) -> None:
+        """The drain of the collector came in the middle of our own last one: see it through, or the run never ends.
+
+        Cancellation: shielded; what was unread is there already, and the verdict has its own bound.
+        """
+        with trio.CancelScope(shield=True):
+            try:
+                await self._converse()
+                await self._part(None)
+            except PeerError as error:
+                await self._part(error)
 
     def _post_departure(self, verdict: Verdict, torn_bytes: int) -> None:
         owner, now = self._owner, self._desk.now_ns()

@@ -166,3 +166,21 @@ def _each_once(daemon: Daemon, stem: str) -> None:
     records = daemon.trace(stem)["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
     bodies = [record["body"]["stringValue"] for record in records]
     assert bodies[:100] == [f"event {n}" for n in range(100)]
+
+
+def test_a_death_in_the_moment_of_a_drain_does_not_hold_the_drain_up() -> None:
+    for _ in range(3):
+        with running() as daemon:
+            clients = [daemon.client() for _ in range(20)]
+            for number, client in enumerate(clients):
+                client.open(f"s{number}")
+                client.send_events([log("x")])
+                client.wait_acknowledged()
+            for client in clients:
+                client.close()
+            assert daemon.stop() == 0
+            assert "not drained in time" not in daemon.said()
+            for number in range(20):
+                session = daemon.trace(f"s{number}")["session"]
+                assert session["outcome"] == "crashed"
+                assert session["counts"]["logs"] == 1
