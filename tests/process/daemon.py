@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from tests.export.otlp import check_document
 from tests.process.client import RawClient
 
 START_TIMEOUT_S = 30.0
@@ -130,12 +131,14 @@ class Daemon:
 
 @contextmanager
 def running(wrapper: Sequence[str] = (), environment: dict[str, str] | None = None, *options: str) -> Iterator[Daemon]:
-    """A daemon for the length of a block, with a short socket path."""
+    """A daemon for the length of a block, with a short socket path. Every trace file that is there at the end is checked."""
     with tempfile.TemporaryDirectory(prefix="cd-") as directory:
         daemon = Daemon(Path(directory), wrapper, environment, *options)
         daemon.start()
         try:
             yield daemon
+            for path in sorted(daemon.state_dir.glob("traces/**/*.json")):
+                check_document(path.read_bytes())
         finally:
             if daemon.process is not None and daemon.process.poll() is None:
                 try:
