@@ -10,6 +10,8 @@ import os
 from collections import deque
 from collections.abc import Iterable
 
+import trio
+
 from collectord import __version__
 from collectord.daemon.owner import RunOwner
 from collectord.limits import FINISHED_REMEMBERED, FRAME_SIZE_MAX_BYTES
@@ -89,6 +91,8 @@ class Statistics:
             "stalled": sum(owner.core.stall_cause is not None for owner in live),
             "memory_bytes": resident_bytes(),
             "descriptors": open_descriptors(),
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
             **surroundings,
         }
         rows = [session_row(owner, None) for owner in live if uid is None or owner.core.facts.uid == uid]

@@ -178,8 +178,7 @@ class RawClient:
         while True:
             message = self._machine.next_answer()
             if isinstance(message, messages.Ack):
-                self.acknowledged = max(self.acknowledged, message.sequence)
-                self.refused.extend(message.refused)
+                self._take_ack(message)
                 continue
             if message is not None:
                 return message
@@ -191,14 +190,31 @@ class RawClient:
                 return None
             self._machine.receive(chunk)
 
+    def _take_ack(self, ack: messages.Ack) -> None:
+        """Acknowledgements are cumulative, and what was acknowledged is never taken back: a refusal comes with it or before.
+
+        (Only for clients that send each event once, as these do.)
+        """
+        for first, count, code in ack.refused:
+            assert first > self.acknowledged, f"{count} events from {first} are refused ({code}) after {self.acknowledged}"
+        self.acknowledged = max(self.acknowledged, ack.sequence)
+        self.refused.extend(ack.refused)
+
+    @property
+    def stored(self) -> set[int]:
+        """The sequences that the collector says are durable."""
+        told = set(range(1, self.acknowledged + 1))
+        for first, count, _ in self.refused:
+            told -= set(range(first, first + count))
+        return told
+
     def wait_acknowledged(self, sequence: int | None = None) -> None:
         """Read until everything up to ``sequence`` (or all that was sent) is acknowledged."""
         wanted = self.sequence if sequence is None else sequence
         while self.acknowledged < wanted:
             message = self._machine.next_answer()
             if isinstance(message, messages.Ack):
-                self.acknowledged = max(self.acknowledged, message.sequence)
-                self.refused.extend(message.refused)
+                self._take_ack(message)
             elif message is not None:
                 self.pushed.append(message)
             else:
