@@ -191,6 +191,7 @@ class RunOwner:
         self.finished.set()
         self._make_room()
         self._when_over(self)
+        self._children = None
         for say in self._last_words:
             say.to.say(say.message)
 

@@ -186,7 +186,8 @@ class Peer:
 
     async def _part(self, fault: PeerError | None) -> None:
         """The connection is over: say what that means, once everything it had sent is posted."""
-        if self._owner is None or self._role not in (Role.OWNER, Role.PARTICIPANT):
+        owner = self._owner
+        if owner is None or owner.core.closed or self._role not in (Role.OWNER, Role.PARTICIPANT):
             return
         torn = self._machine.torn_bytes if fault is None else 0
         if fault is not None:

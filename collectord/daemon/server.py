@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _ACCEPTS_AT_ONCE = 64
 """Why: a storm of connections must not keep the loop from those that are there."""
 
-_GC_THRESHOLDS = (50_000, 20, 50)
+_GC_THRESHOLDS = (10_000, 20, 50)
 """Why: decoding makes many objects that die at once and never form cycles; the default looks at them all the time."""
 
 

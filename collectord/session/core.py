@@ -535,6 +535,7 @@ class RunCore:
         self._close()
 
     def _close(self) -> None:
+        self._askers.clear()  # they hold this run in turn: without this it would wait for the cycle collector
         self.closed = True
         self._effects.close = True
 
