@@ -171,9 +171,9 @@ class RunOwner:
                 self.core.open(request_id)
                 await self._advance()
                 while not self.core.closed or self._queue:
-                    await self._wait_for_work()
-                    if self._draining and self._is_at_rest():
+                    if self._draining and self._is_at_rest():  # before the wait: nothing more comes that would end it
                         break
+                    await self._wait_for_work()
                     await self._advance()
                 self._children.cancel_scope.cancel()
         except Exception:  # noqa: BLE001 — the owner's boundary: one run's fault stays its own
