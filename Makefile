@@ -54,7 +54,7 @@ replay: $(STAMPS)/test
 	else echo 'make replay: there are no recorded traces in $(TRACES): nothing to replay'; fi
 
 fuzz: $(STAMPS)/test
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m tests.process.fuzz
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info clients/python/*.egg-info
