@@ -114,7 +114,8 @@ def _typed(value: Any) -> Any:
 
 def replay(traces: Sequence[tuple[str, Sequence[SourceSpan]]], daemon: Daemon) -> tuple[int, list[str]]:
     """Stream traces and compare; returns how many spans are equal, and what is not."""
-    equal, wrong = 0, []
+    equal = 0
+    wrong: list[str] = []
     for name, spans in traces:
         path = send(str(daemon.socket), name, spans)
         raw = Path(path).read_bytes()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,17 @@ def test_m2_a_burst_after_a_pause_is_all_on_disk_without_a_further_event() -> No
         for client in clients:
             client.wait_acknowledged()
         for number in range(20):
-            until(lambda n=number: daemon.trace(f"m2-{n}")["session"]["counts"]["logs"] == 8, "the file did not follow")
+            until(partial(_shows_the_burst, daemon, f"m2-{number}"), "the file did not follow")
         for number, client in enumerate(clients):
             client.close()
             crashed_row(daemon, f"m2-{number}")
             document = daemon.trace(f"m2-{number}")
             bodies = [r["body"]["stringValue"] for r in document["resourceLogs"][0]["scopeLogs"][0]["logRecords"]]
             assert bodies == [f"burst {event}" for event in range(8)]
+
+
+def _shows_the_burst(daemon: Daemon, stem: str) -> bool:
+    return bool(daemon.trace(stem)["session"]["counts"]["logs"] == 8)
 
 
 def test_m2b_events_that_come_while_a_write_is_stuck_are_all_stored() -> None:

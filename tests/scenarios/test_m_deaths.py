@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import pytest
 
@@ -97,10 +98,15 @@ os._exit(0)
         for number in range(5):
             process = agent(daemon, script.replace('"s"', f'"s{number}"'))
             finish(process)
-            until(lambda n=number: daemon.session(f"s{n}")["ended_at"], "the run did not end")
+            until(partial(_ended_at, daemon, f"s{number}"), "the run did not end")
             session = daemon.trace(f"s{number}")["session"]
             assert session["outcome"] == "completed"
             assert session["counts"]["logs"] == 1
+
+
+def _ended_at(daemon: Daemon, name: str) -> str | None:
+    found: str | None = daemon.session(name)["ended_at"]
+    return found
 
 
 def test_a_client_that_says_everything_at_once_and_goes_is_taken_at_its_word() -> None:
