@@ -314,7 +314,7 @@ class RunOwner:
             await self._remove(self._temporary_path(number))
         if effects.rename is not None:
             await self._rename(effects.rename)
-        if effects.start is not None:
+        if effects.start is not None and not self.core.closed:
             self._start(effects.start)
         if effects.grace_s is not None:
             self._nursery.start_soon(self._wait_out_grace, effects.grace_s)

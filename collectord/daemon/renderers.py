@@ -27,8 +27,17 @@ _TRIES = 2
 """Why: a renderer may be killed from outside in the middle of a document; one that dies of it twice dies of the document."""
 
 
+_REFUSALS_MAX = 5
+"""Why: an idle renderer may have been killed too, and that is no fault of the order that finds it dead; but renderers that
+cannot even start must not be started for ever."""
+
+
 class RendererDied(Exception):
-    """A renderer went away, or did not answer in time, while it had an order."""
+    """A renderer went away, or did not answer in time, while it had an order; ``took`` says whether it had taken it."""
+
+    def __init__(self, why: str, took: bool = True) -> None:
+        super().__init__(why)
+        self.took = took
 
 
 class _Order:
@@ -41,6 +50,7 @@ class _Order:
         self.error = "the renderer was stopped"
         self.unwanted = False
         self.tries = 0
+        self.refusals = 0
 
 
 class RendererPool:
@@ -154,13 +164,14 @@ class RendererPool:
         """Have one document rendered. Where the renderer dies of it, it goes back to the head of its queue, once."""
         if order.unwanted:
             return
-        order.tries += 1
         try:
             order.result, order.error = await _ask(process, order.request)
         except RendererDied as died:
             _log.error("a renderer died: %s (%s)", died, order.request.out)
             order.error = str(died)
-            if order.tries < _TRIES:
+            order.tries += died.took
+            order.refusals += not died.took
+            if order.tries < _TRIES and order.refusals < _REFUSALS_MAX:
                 (self._urgent if urgent else self._patient).appendleft(order)
             else:
                 order.over.set()
@@ -185,7 +196,7 @@ async def _ask(process: trio.Process, request: RenderRequest) -> tuple[RenderRes
                     raise RendererDied("it ended without an answer")
                 received += chunk
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise RendererDied("it does not take requests") from None
+            raise RendererDied("it does not take requests", took=False) from None
         done, first, second = unframe(bytes(received[4:]))
         return (RenderResult(first, second), "") if done else (None, str(first))
     raise RendererDied(f"it did not answer within {RENDER_TIMEOUT_S:g} s")

@@ -266,7 +266,7 @@ class RunCore:
             self._say_after_sync(event.asker, answer)
             return
         self._export_waiters.append((self.ledger.last_position, Say(event.asker, answer)))
-        if self.state in (State.RUNNING, State.CANCEL_REQUESTED, State.RECOVERED):
+        if self.state in (State.OPENING, State.RUNNING, State.CANCEL_REQUESTED, State.RECOVERED):
             self._start_export(event)
 
     def _admit(self, event: inputs.Join) -> None:
@@ -307,10 +307,12 @@ class RunCore:
 
     def _confirm(self, _: AnyInput) -> None:
         """What was handed to the disk is durable: everything that waited for it may be said."""
+        begun = [say for say in self._after_sync if isinstance(say.message, messages.Opened)]
+        self._effects.say.extend(begun)  # first: who sends events right behind its open hears of them after it
         for producer, ack in self._acks.items():
             self._say(self._askers.get(producer), ack)
         self._acks.clear()
-        self._effects.say.extend(self._after_sync)
+        self._effects.say.extend(say for say in self._after_sync if say not in begun)
         self._after_sync.clear()
 
     def _begin(self, event: AnyInput) -> None:
@@ -319,10 +321,12 @@ class RunCore:
 
     def give_up(self, cause: str) -> None:
         """A run whose first record is not durable has never existed: say so to everyone who asked, and close."""
-        asked = [(say.to, getattr(say.message, "id", None)) for say in self._after_sync]
+        unsaid = [*self._after_sync, *(say for _, say in self._export_waiters)]
+        asked = [(say.to, getattr(say.message, "id", None)) for say in unsaid]
         for asker, request_id in [*asked, *self._waiters]:
             self._say(asker, messages.Error("disk-failed", cause, True, request_id))
         self._after_sync.clear()
+        self._export_waiters.clear()
         self._waiters.clear()
         self._close()
 
