@@ -25,6 +25,7 @@ from collectord.errors import PeerError, RefusedError
 from collectord.limits import HELLO_TIMEOUT_S
 from collectord.model import OWNER_PRODUCER, CrashReason, Outcome, Verdict
 from collectord.session import inputs
+from collectord.session.reports import within_limits
 from collectord.wire import messages
 from collectord.wire.connection import ServerConnection, Stage
 from collectord.wire.messages import Answer, Request
@@ -180,7 +181,7 @@ class Peer:
             request = await self._next_request()
             if request is None:
                 return
-            await self._serve(request)
+            await self._serve(within_limits(request))
             if not self._gone:
                 await self._wait_for_room()
 

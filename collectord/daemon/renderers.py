@@ -2,6 +2,9 @@
 
 Owns the processes and the queue before them. Urgent orders (of runs that end) go first, and one renderer is always kept free of
 the others, so that the end of a run never waits behind a running document. Knows nothing of what a document holds.
+
+Nothing here polls: a renderer that dies while it is idle is noticed when the next order comes, and replaced before it is given
+one; one that cannot be started is tried again with the next order.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from collections import deque
 from functools import partial
 
 import trio
+from attrs import frozen
 
+import collectord
 from collectord.errors import DiskError
 from collectord.export.request import RenderRequest, RenderResult
 from collectord.export.worker import encode_request, unframe
@@ -23,8 +28,8 @@ from collectord.limits import RENDER_TIMEOUT_S, RENDERERS
 _log = logging.getLogger(__name__)
 
 _RECEIVE_SIZE_BYTES = 4_096
-_TRIES = 2
-"""Why: a renderer may be killed from outside in the middle of a document; one that dies of it twice dies of the document."""
+_TRIES = RENDERERS + 1
+"""Why: all renderers may be killed from outside at once; a document that outlives none of them and one more kills them."""
 
 
 _REFUSALS_MAX = 5
@@ -50,6 +55,11 @@ class _Order:
         self.error = "the renderer was stopped"
         self.unwanted = False
         self.tries = 0
+
+    def fail(self, why: str) -> None:
+        """Nothing will come of it."""
+        self.error = why
+        self.over.set()
         self.refusals = 0
 
 
@@ -58,14 +68,18 @@ class RendererPool:
 
     Args:
         size: how many; at least two, since one is kept free for urgent orders.
+        timeout_s: how long one document may take.
     """
 
-    def __init__(self, size: int = RENDERERS) -> None:
+    def __init__(self, size: int = RENDERERS, timeout_s: float = RENDER_TIMEOUT_S) -> None:
+        assert size >= 2, size
         self._size = size
+        self._timeout_s = timeout_s
         self._urgent: deque[_Order] = deque()
         self._patient: deque[_Order] = deque()
         self._idle: list[trio.Event] = []
         self._busy_patient = 0
+        self._processes = 0
         self._closing = False
         self._stopped: list[trio.Event] = []
         self.rendered = 0
@@ -84,8 +98,11 @@ class RendererPool:
         self._wake()
         for stopped in self._stopped:
             await stopped.wait()
-        for order in (*self._urgent, *self._patient):
-            order.over.set()
+        self._fail_all("the renderer was stopped")
+
+    def statistics(self) -> RendererStatistics:
+        """How things stand."""
+        return RendererStatistics(self._processes, self.rendered, self.replaced, len(self._urgent), len(self._patient))
 
     async def render(self, request: RenderRequest, urgent: bool) -> RenderResult:
         """Render one document.
@@ -95,6 +112,8 @@ class RendererPool:
 
         Cancellation: at any point; what is being rendered is finished, and its file removed.
         """
+        if self._closing:
+            raise DiskError("export-failed", "the renderer was stopped")
         order = _Order(request)
         (self._urgent if urgent else self._patient).append(order)
         self._wake()
@@ -112,6 +131,11 @@ class RendererPool:
             event.set()
         self._idle.clear()
 
+    async def _wait_for_news(self) -> None:
+        event = trio.Event()
+        self._idle.append(event)
+        await event.wait()
+
     def _next(self) -> tuple[_Order, bool] | None:
         if self._urgent:
             return self._urgent.popleft(), True
@@ -119,38 +143,57 @@ class RendererPool:
             return self._patient.popleft(), False
         return None
 
+    def _fail_all(self, why: str) -> None:
+        for queue in (self._urgent, self._patient):
+            while queue:
+                queue.popleft().fail(why)
+
+    # ------------------------------------------------------------ one renderer
+
     async def _keep_one(self, stopped: trio.Event) -> None:
         """One renderer process at a time, as long as the pool is open."""
         try:
             while not self._closing:
                 process = await self._open()
-                try:
-                    await self._serve_with(process)
-                except RendererDied:
-                    self.replaced += 1
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await _end(process)
+                if process is not None:
+                    await self._use(process)
         finally:
             stopped.set()
 
-    async def _open(self) -> trio.Process:
-        open_process = partial(
-            trio.lowlevel.open_process,
-            [sys.executable, "-m", "collectord.export.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        process: trio.Process = await open_process(start_new_session=True)
-        return process
+    async def _open(self) -> trio.Process | None:
+        """A new renderer. Where none can be started and none is left, whoever waits is told; the next order tries again."""
+        try:
+            return await _start_process()
+        except OSError as error:
+            cause = f"no renderer can be started: {error.strerror or error}"
+        _log.error("%s", cause)
+        if not self._processes:
+            self._fail_all(cause)
+        if not self._closing:
+            await self._wait_for_news()
+        return None
+
+    async def _use(self, process: trio.Process) -> None:
+        """Give a renderer orders until it dies or the pool is closed, and see it gone."""
+        self._processes += 1
+        patience_s = 0.0
+        try:
+            await self._serve_with(process)
+            patience_s = _LAST_WORDS_S
+        except RendererDied:
+            self.replaced += 1
+        finally:
+            self._processes -= 1
+            with trio.CancelScope(shield=True):
+                await _end(process, patience_s)
 
     async def _serve_with(self, process: trio.Process) -> None:
         while not self._closing:
             found = self._next()
             if found is None:
-                event = trio.Event()
-                self._idle.append(event)
-                await event.wait()
+                await self._wait_for_news()
+                if process.returncode is not None:  # killed while it was idle: no order's fault, so it costs none a try
+                    raise RendererDied
                 continue
             order, urgent = found
             self._busy_patient += not urgent
@@ -161,20 +204,21 @@ class RendererPool:
                 self._wake()
 
     async def _carry_out(self, process: trio.Process, order: _Order, urgent: bool) -> None:
-        """Have one document rendered. Where the renderer dies of it, it goes back to the head of its queue, once."""
+        """Have one document rendered. Where the renderer dies of it, it goes back to the head of its queue."""
         if order.unwanted:
             return
+        order.tries += 1
         try:
-            order.result, order.error = await _ask(process, order.request)
+            order.result, order.error = await _ask(process, order.request, self._timeout_s)
         except RendererDied as died:
             _log.error("a renderer died: %s (%s)", died, order.request.out)
-            order.error = str(died)
-            order.tries += died.took
-            order.refusals += not died.took
-            if order.tries < _TRIES and order.refusals < _REFUSALS_MAX:
+            if order.tries < _TRIES:
                 (self._urgent if urgent else self._patient).appendleft(order)
             else:
-                order.over.set()
+                order.fail(str(died))
+            raise
+        except trio.Cancelled:
+            order.fail("the renderer was stopped")
             raise
         self.rendered += 1
         if order.unwanted:
@@ -182,11 +226,32 @@ class RendererPool:
         order.over.set()
 
 
-async def _ask(process: trio.Process, request: RenderRequest) -> tuple[RenderResult | None, str]:
+async def _start_process() -> trio.Process:
+    """A renderer with pipes to it, in a session of its own, so that a Ctrl-C in the daemon's terminal is the daemon's alone.
+
+    It finds its modules where we found ours: never in the directory that the daemon happens to be started in (``-P``), unless
+    that is where ours came from.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_RENDERERS)}
+    root = os.path.dirname(os.path.dirname(os.path.abspath(collectord.__file__)))
+    if sys.path and os.path.abspath(sys.path[0]) == root:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
+    open_process = partial(
+        trio.lowlevel.open_process,
+        [sys.executable, "-P", "-m", "collectord.export.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    process: trio.Process = await open_process(start_new_session=True)
+    return process
+
+
+async def _ask(process: trio.Process, request: RenderRequest, timeout_s: float) -> tuple[RenderResult | None, str]:
     """One request to one renderer; raises ``RendererDied``."""
     assert process.stdin is not None
     assert process.stdout is not None
-    with trio.move_on_after(RENDER_TIMEOUT_S):
+    with trio.move_on_after(timeout_s):
         try:
             await process.stdin.send_all(encode_request(request))
             received = bytearray()
@@ -199,14 +264,14 @@ async def _ask(process: trio.Process, request: RenderRequest) -> tuple[RenderRes
             raise RendererDied("it does not take requests", took=False) from None
         done, first, second = unframe(bytes(received[4:]))
         return (RenderResult(first, second), "") if done else (None, str(first))
-    raise RendererDied(f"it did not answer within {RENDER_TIMEOUT_S:g} s")
+    raise RendererDied(f"it did not answer within {timeout_s:g} s")
 
 
-async def _end(process: trio.Process) -> None:
-    """Close a renderer's input, and see it end; one that does not is killed."""
+async def _end(process: trio.Process, patience_s: float) -> None:
+    """Close a renderer's input, and see it end; one that does not in time is killed."""
     if process.stdin is not None:
         await process.stdin.aclose()
-    with trio.move_on_after(5.0):
+    with trio.move_on_after(patience_s):
         await process.wait()
     if process.returncode is None:
         process.kill()

@@ -308,11 +308,12 @@ class RunCore:
     def _confirm(self, _: AnyInput) -> None:
         """What was handed to the disk is durable: everything that waited for it may be said."""
         begun = [say for say in self._after_sync if isinstance(say.message, messages.Opened)]
+        others = [say for say in self._after_sync if not isinstance(say.message, messages.Opened)]
         self._effects.say.extend(begun)  # first: who sends events right behind its open hears of them after it
         for producer, ack in self._acks.items():
             self._say(self._askers.get(producer), ack)
         self._acks.clear()
-        self._effects.say.extend(say for say in self._after_sync if say not in begun)
+        self._effects.say.extend(others)
         self._after_sync.clear()
 
     def _begin(self, event: AnyInput) -> None:

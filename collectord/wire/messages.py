@@ -412,7 +412,7 @@ def _events_from(body: dict[str, Any], raw: bytes | None) -> Events:
     first_sequence = body.pop("first_sequence", None)
     events = body.pop("events", None)
     if body:
-        raise PeerError("message-malformed", f"events: unknown field {', '.join(sorted(map(repr, body)))}")
+        raise PeerError("message-malformed", f"events: unknown field {', '.join(sorted(map(repr, body))):.500}")
     if type(first_sequence) is not int or not 1 <= first_sequence <= INT64_MAX - (1 << 32):
         raise PeerError("message-malformed", "events: first_sequence must be an integer from 1")
     if raw is None:
