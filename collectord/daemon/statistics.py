@@ -92,7 +92,6 @@ class Statistics:
             "memory_bytes": resident_bytes(),
             "descriptors": open_descriptors(),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
-            "tasks": trio.lowlevel.current_statistics().tasks_living,
             **surroundings,
         }
         rows = [session_row(owner, None) for owner in live if uid is None or owner.core.facts.uid == uid]

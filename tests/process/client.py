@@ -60,7 +60,11 @@ class RawClient:
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(ANSWER_TIMEOUT_S)
-        self.socket.connect(path)
+        try:
+            self.socket.connect(path)
+        except OSError:
+            self.socket.close()
+            raise
         self._machine = ClientConnection()
         self.pushed: list[Answer] = []
         self.acknowledged = 0
