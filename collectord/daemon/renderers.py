@@ -31,18 +31,34 @@ _RECEIVE_SIZE_BYTES = 4_096
 _TRIES = RENDERERS + 1
 """Why: all renderers may be killed from outside at once; a document that outlives none of them and one more kills them."""
 
+_LAST_WORDS_S = 5.0
+"""Why: a renderer whose input was closed ends at once; one that does not has hung, and is killed."""
 
-_REFUSALS_MAX = 5
-"""Why: an idle renderer may have been killed too, and that is no fault of the order that finds it dead; but renderers that
-cannot even start must not be started for ever."""
+_NOT_FOR_RENDERERS = ("NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "COLLECTORD_")
+"""What speaks of the daemon alone: a renderer must not be taken for it."""
 
 
 class RendererDied(Exception):
-    """A renderer went away, or did not answer in time, while it had an order; ``took`` says whether it had taken it."""
+    """A renderer went away, or did not answer in time."""
 
-    def __init__(self, why: str, took: bool = True) -> None:
-        super().__init__(why)
-        self.took = took
+
+@frozen
+class RendererStatistics:
+    """What the renderers have done and are doing.
+
+    Attributes:
+        processes: how many there are.
+        rendered: documents, those that failed among them.
+        replaced: renderers that died or hung.
+        waiting_urgent: orders of runs that end, not begun.
+        waiting_patient: the others, not begun.
+    """
+
+    processes: int
+    rendered: int
+    replaced: int
+    waiting_urgent: int
+    waiting_patient: int
 
 
 class _Order:
@@ -60,7 +76,6 @@ class _Order:
         """Nothing will come of it."""
         self.error = why
         self.over.set()
-        self.refusals = 0
 
 
 class RendererPool:
@@ -193,7 +208,7 @@ class RendererPool:
             if found is None:
                 await self._wait_for_news()
                 if process.returncode is not None:  # killed while it was idle: no order's fault, so it costs none a try
-                    raise RendererDied
+                    raise RendererDied("it ended while it was idle")
                 continue
             order, urgent = found
             self._busy_patient += not urgent
@@ -226,22 +241,27 @@ class RendererPool:
         order.over.set()
 
 
-async def _start_process() -> trio.Process:
-    """A renderer with pipes to it, in a session of its own, so that a Ctrl-C in the daemon's terminal is the daemon's alone.
+def _environment() -> dict[str, str]:
+    """Ours, without what is for the daemon alone.
 
-    It finds its modules where we found ours: never in the directory that the daemon happens to be started in (``-P``), unless
-    that is where ours came from.
+    A renderer finds its modules where we found ours: never in the directory that the daemon happens to be started in (``-P``
+    sees to that), unless that is where ours came from.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_RENDERERS)}
     root = os.path.dirname(os.path.dirname(os.path.abspath(collectord.__file__)))
     if sys.path and os.path.abspath(sys.path[0]) == root:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
+    return environment
+
+
+async def _start_process() -> trio.Process:
+    """A renderer with pipes to it, in a session of its own: a Ctrl-C in the daemon's terminal is the daemon's alone."""
     open_process = partial(
         trio.lowlevel.open_process,
         [sys.executable, "-P", "-m", "collectord.export.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment,
+        env=_environment(),
     )
     process: trio.Process = await open_process(start_new_session=True)
     return process
@@ -261,7 +281,7 @@ async def _ask(process: trio.Process, request: RenderRequest, timeout_s: float) 
                     raise RendererDied("it ended without an answer")
                 received += chunk
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise RendererDied("it does not take requests", took=False) from None
+            raise RendererDied("it does not take requests") from None
         done, first, second = unframe(bytes(received[4:]))
         return (RenderResult(first, second), "") if done else (None, str(first))
     raise RendererDied(f"it did not answer within {timeout_s:g} s")
