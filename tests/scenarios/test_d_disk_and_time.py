@@ -1,0 +1,220 @@
+"""Scenarios D: bytes written, sizes, stops, bad configurations, and many at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from collectord.model import Outcome
+from tests.export.otlp import spans_of
+from tests.process.client import RawClient, log, span_end, span_start
+from tests.process.daemon import Daemon, running
+from tests.scenarios.support import crashed_row, until
+
+pytestmark = pytest.mark.process
+
+
+def bytes_written(daemon: Daemon) -> int:
+    """What the daemon and its renderers have handed to the kernel to write to files (`write_bytes` of /proc/PID/io)."""
+    total = 0
+    for pid in [daemon.pid, *_children(daemon.pid)]:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
+    return total
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+
+
+def test_d1_a_stream_of_20_seconds_costs_a_small_multiple_of_the_final_file() -> None:
+    with running() as daemon, daemon.client() as client:
+        client.open("d1")
+        before = bytes_written(daemon)
+        began = time.monotonic()
+        for number in range(400):
+            first = client.sequence + 1
+            batch = []
+            for pair in range(2):
+                batch.append(span_start(f"execute_tool {number}", {"input": "x" * 300}))
+                batch.append(span_end(first + 2 * pair, {"output": "y" * 300}))
+            client.send_events(batch)
+            time.sleep(max(0.0, began + number * 0.05 - time.monotonic()))  # the scenario's pace: 20 a second
+        client.wait_acknowledged()
+        assert client.end().outcome is Outcome.COMPLETED
+        size = daemon.trace_path("d1").stat().st_size
+        written = bytes_written(daemon) - before
+        assert len(spans_of(daemon.trace("d1"))) == 800
+        # Each group commit fills up a page of 4 KiB of its own: that is the file system's, and is taken off.
+        pages = 400 * 4_096
+        print(f"{written} bytes written for a file of {size}")
+        assert written - pages <= 4 * size
+
+
+def test_d2_fifty_thousand_events_in_one_session_are_all_there() -> None:
+    with running() as daemon, daemon.client() as client:
+        client.open("d2")
+        for _ in range(50):
+            client.send_events([log(f"{n}") for n in range(1_000)])
+        assert client.end().outcome is Outcome.COMPLETED
+        assert daemon.trace("d2")["session"]["counts"]["logs"] == 50_000
+
+
+def test_d16_one_event_and_then_a_stop_is_written() -> None:
+    with running() as daemon, daemon.client() as client:
+        client.open("d16")
+        client.send_events([log("the only one")])
+        client.wait_acknowledged()
+        assert daemon.stop() == 0
+        session = daemon.trace("d16")["session"]
+        assert session["outcome"] == "running", "a stop of the collector is no end of the session"
+        assert session["counts"]["logs"] == 1
+
+
+def test_d15_a_stop_with_twenty_running_sessions_keeps_what_was_acknowledged() -> None:
+    with running() as daemon:
+        clients = [daemon.client() for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.open(f"d15-{number}")
+        for client in clients:
+            for _ in range(20):
+                client.send_events([log("x") for _ in range(50)])
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        print(f"stopped in {time.monotonic() - began:.1f} s")
+        for number, client in enumerate(clients):
+            while client.receive() is not None:
+                pass
+            client.close()
+            session = daemon.trace(f"d15-{number}")["session"]
+            assert session["outcome"] == "running"
+            assert session["counts"]["logs"] >= client.acknowledged
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--state-dir", "/dev/null/x"], "directory-unusable"),
+        (["--config", "/nonexistent.toml"], "config-invalid"),
+        (["--socket", "/tmp/" + "x" * 120], "config-invalid"),
+        (["--drain-timeout", "-1"], ""),
+    ],
+)
+def test_d17_a_wrong_configuration_refuses_to_start_and_says_why(options: list[str], words: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "collectord", "serve", "--socket", f"{directory}/s", "--state-dir", directory]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_d19_a_hundred_sessions_in_parallel_do_not_mix() -> None:
+    with running() as daemon:
+
+        def work(number: int) -> None:
+            with daemon.client() as client:
+                client.open(f"d19-{number}")
+                root = span_start("root", {"owner": number})
+                client.send_events([root])
+                for _ in range(10):
+                    first = client.sequence + 1
+                    client.send_events([span_start("child", {"owner": number}, parent=root[2]), span_end(first)])
+                client.end()
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for number in range(100):
+            spans = spans_of(daemon.trace(f"d19-{number}"))
+            assert len(spans) == 11
+            ids = {span["spanId"] for span in spans}
+            assert all(span["parentSpanId"] in ids for span in spans if "parentSpanId" in span)
+            owners = {a["value"]["intValue"] for span in spans for a in span["attributes"] if a["key"] == "owner"}
+            assert owners == {str(number)}
+        totals = daemon.status().daemon
+        assert totals["events_stored"] == totals["events_received"] == 100 * 21
+
+
+def test_the_socket_is_its_owners_alone_and_a_stale_one_is_replaced() -> None:
+    with running() as daemon:
+        assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o600
+        daemon.stop(signal.SIGKILL)
+        assert daemon.socket.exists()
+        daemon.start()
+        with daemon.client() as client:
+            client.open("after")
+            client.end()
+
+
+def test_a_second_daemon_is_refused_with_who_holds_the_lock() -> None:
+    with running() as daemon:
+        for socket_path, state in ((daemon.socket, daemon.directory / "other"), (daemon.directory / "t", daemon.state_dir)):
+            command = [
+                sys.executable, "-m", "collectord", "serve", "--socket", str(socket_path), "--state-dir", str(state),
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 1
+            assert f"pid {daemon.pid}" in done.stderr
+        with daemon.client() as client:
+            client.open("still here")
+            assert client.end().outcome is Outcome.COMPLETED
+
+
+def test_a_file_at_the_socket_path_that_is_no_socket_is_not_touched() -> None:
+    with tempfile.TemporaryDirectory(prefix="cd-") as directory:
+        path = Path(directory) / "s"
+        path.write_text("precious")
+        command = [sys.executable, "-m", "collectord", "serve", "--socket", str(path), "--state-dir", directory]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert "socket-unusable" in done.stderr
+        assert path.read_text() == "precious"
+
+
+def test_a_service_manager_is_told_when_it_is_ready_and_when_it_stops() -> None:
+    with tempfile.TemporaryDirectory(prefix="cd-") as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{directory}/n")
+        manager.settimeout(30)
+        with running((), {"NOTIFY_SOCKET": f"{directory}/n"}) as daemon:
+            assert b"READY=1" in manager.recv(4_096)
+            os.kill(daemon.pid, signal.SIGINT)
+            assert b"STOPPING=1" in manager.recv(4_096)
+            assert daemon.process is not None
+            assert daemon.process.wait(30) == 0
+
+
+def test_a_client_that_never_reads_its_answers_costs_one_acknowledgement() -> None:
+    with running() as daemon:
+        deaf: RawClient = daemon.client()
+        deaf.open("deaf")
+        deaf.socket.settimeout(2)
+        sent = 0
+        try:
+            for _ in range(20_000):
+                deaf.send_events([log("x")])
+                sent += 1
+        except TimeoutError:
+            pass
+        with daemon.client() as other:
+            other.open("other")
+            other.send_events([log("y")])
+            other.wait_acknowledged()
+            other.end()
+        assert daemon.status().daemon["memory_bytes"] < 200 << 20
+        deaf.close()
+        row = crashed_row(daemon, "deaf")
+        assert row["events"] >= sent - 1
+        until(lambda: daemon.status().daemon["sessions_running"] == 0)
