@@ -1,0 +1,27 @@
+"""docs/architecture.md: every module has its line, and the diagram is the table."""
+
+from __future__ import annotations
+
+import re
+
+from collectord.session.state import State, edges
+from tests.docs.tables import ROOT, block, code, read, section, table
+
+TEXT = read("architecture.md")
+
+
+def test_every_module_has_a_line() -> None:
+    package = ROOT / "collectord"
+    modules = {str(path.relative_to(package)) for path in package.rglob("*.py") if not path.name.startswith("__")}
+    assert {code(name) for name, _ in table(section(TEXT, "The layers"))} == modules
+
+
+def test_the_diagram_shows_every_edge_of_the_table_and_no_other() -> None:
+    drawn = set()
+    for line in block(TEXT, "mermaid").splitlines():
+        found = re.fullmatch(r"\s+(\w+) --> (\w+): (.+)", line)
+        if found is not None:
+            for cause in found[3].split(", "):
+                drawn.add((found[1].replace("_", "-"), cause, found[2].replace("_", "-")))
+    assert drawn == {(state.value, cause.value, following.value) for state, cause, following in edges()}
+    assert len(list(State)) == 11
