@@ -149,11 +149,9 @@ class Collector:
         """A report about a run by name, or one that came after the end of the peer's own."""
         owner, session_id = self._named(peer, request.session_id)
         verdict = Verdict(CrashReason.REPORTED, request.reason, None, None, request.exception)
-        if owner is not None and not owner.core.closed and request.run in (None, owner.core.facts.run):
+        if owner is not None and not owner.is_over and request.run in (None, owner.core.facts.run):
             owner.post(inputs.Crash(self.now_ns(), peer, request.id, verdict, 0, None))
             return
-        if owner is not None and owner.core.closed:
-            await owner.finished.wait()
         run = request.run
         if run is None and owner is not None:
             run = owner.core.facts.run
@@ -162,7 +160,7 @@ class Collector:
     async def cancel(self, peer: Peer, request: messages.Cancel) -> None:
         """A wish about a run by name: its owner is told, or the asker what stands."""
         owner, session_id = self._named(peer, request.session_id)
-        if owner is not None and not owner.core.closed and request.run in (None, owner.core.facts.run):
+        if owner is not None and not owner.is_over and request.run in (None, owner.core.facts.run):
             owner.post(inputs.CancelRequested(self.now_ns(), peer, request.id, request.reason, peer.process.pid))
             return
         finished = await self._finished(self._uid_for(peer, owner), session_id, request.run)

@@ -142,9 +142,18 @@ class RunOwner:
         """Whether so much waits for the disk that the run's connections should not be read."""
         return self._queued_bytes + self._unsynced_bytes > PENDING_MAX_BYTES
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the task is gone and nothing posted is read any more.
+
+        Until then whatever is asked goes through the queue, also once the run is closed: an answer that took the short way
+        would overtake those to what was asked before.
+        """
+        return self.finished.is_set()
+
     async def wait_for_room(self) -> None:
         """Return when the run is no longer behind, or is over. Cancellation: at any point."""
-        while self.is_behind and not self.finished.is_set():
+        while self.is_behind and not self.is_over:
             if self._room is None:
                 self._room = trio.Event()
             await self._room.wait()
@@ -176,6 +185,8 @@ class RunOwner:
                     await self._wait_for_work()
                     await self._advance()
                 self._children.cancel_scope.cancel()
+            while self._queue:  # what was posted while the children left; from here to the last word nothing is awaited
+                await self._advance()
         except Exception:  # noqa: BLE001 — the owner's boundary: one run's fault stays its own
             _log.exception("run %s~%d: internal error; its journal stays for recovery", self.stem, self.core.facts.run)
             self._last_words = [
@@ -194,6 +205,7 @@ class RunOwner:
         self._children = None
         for say in self._last_words:
             say.to.say(say.message)
+        self.core.forget_everyone()
 
     async def _advance(self) -> None:
         """One turn: decide and commit what waits, then do what follows from it, until nothing does."""
@@ -305,7 +317,7 @@ class RunOwner:
 
     async def _follow(self, effects: Effects) -> None:
         """What comes after the records: speak, and work on the trace file, one thing after the other."""
-        if effects.close:
+        if self.core.closed:
             self._last_words += effects.say
         else:
             for say in effects.say:

@@ -188,7 +188,7 @@ class Peer:
     async def _part(self, fault: PeerError | None) -> None:
         """The connection is over: say what that means, once everything it had sent is posted."""
         owner = self._owner
-        if owner is None or owner.core.closed or self._role not in (Role.OWNER, Role.PARTICIPANT):
+        if owner is None or owner.core.closed or owner.is_over or self._role not in (Role.OWNER, Role.PARTICIPANT):
             return
         torn = self._machine.torn_bytes if fault is None else 0
         if fault is not None:
@@ -289,7 +289,7 @@ class Peer:
     async def _wait_for_room(self) -> None:
         """Do not read on while the run is behind, or our answers are not taken. A death ends the wait."""
         owner = self._owner
-        while (owner is not None and owner.is_behind and not owner.core.closed) or self._outbox.is_full:
+        while (owner is not None and owner.is_behind and not owner.is_over) or self._outbox.is_full:
             if self._gone:
                 return
             with trio.CancelScope() as self._waiting:
@@ -360,17 +360,19 @@ class Peer:
 
     def _take_events(self, request: messages.Events) -> None:
         owner, batch = self._run(), request.batch
-        if owner.core.closed or self._role is Role.LEFT:
+        if owner.is_over or self._role is Role.LEFT:
             count = len(batch.events)
             self._desk.refused_late(count)
-            stretch = [batch.first_sequence, count, "session-ended"]
+            fault = self._fault()
+            stretch = [batch.first_sequence, count, "session-ended" if fault is None else fault.code]
             self.say(messages.Ack(batch.first_sequence + count - 1, [stretch] if count else []))
             return
         owner.post(inputs.Events(self._desk.now_ns(), self.producer, batch))
 
     def _flush(self, request: messages.Flush) -> None:
         owner = self._run()
-        if owner.core.closed:
+        self._check_not_failed()
+        if owner.is_over:
             producer = owner.core.ledger.producer(self.producer)
             self.say(messages.Flushed(request.id, producer.next_sequence - 1, producer.refused))
             return
@@ -378,8 +380,9 @@ class Peer:
 
     def _end(self, request: messages.End) -> None:
         self._check_owner("end")
+        self._check_not_failed()
         owner = self._run()
-        if owner.core.closed:
+        if owner.is_over:
             self.say(owner.core.terminal_answer(request.id))
             return
         outcome = Outcome(request.outcome)
@@ -395,8 +398,9 @@ class Peer:
             await self._desk.crash(self, request)
             return
         self._check_owner("crash")
+        self._check_not_failed()
         owner = self._run()
-        if owner.core.closed:
+        if owner.is_over:
             await self._desk.crash(self, request)
             return
         verdict = Verdict(CrashReason.REPORTED, request.reason, None, None, request.exception)
@@ -406,8 +410,9 @@ class Peer:
         if self._owner is None or request.session_id is not None:
             await self._desk.cancel(self, request)
             return
+        self._check_not_failed()
         owner, now = self._run(), self._desk.now_ns()
-        if owner.core.closed:
+        if owner.is_over:
             self.say(owner.core.terminal_answer(request.id))
             return
         if self._role is not Role.OWNER:
@@ -418,8 +423,9 @@ class Peer:
     def _detach(self, request: messages.Detach) -> None:
         if self._role is Role.OWNER:
             raise RefusedError("not-owner", "the owner of a run ends it; only participants detach")
+        self._check_not_failed()
         owner = self._run()
-        if owner.core.closed or self._role is Role.LEFT:
+        if owner.is_over or self._role is Role.LEFT:
             sequence = owner.core.ledger.producer(self.producer).next_sequence - 1
             self.say(messages.Detached(request.id, sequence, owner.core.path))
         else:
@@ -427,6 +433,20 @@ class Peer:
                 inputs.ParticipantGone(self._desk.now_ns(), self.producer, request.last_sequence, self, request.id, request.error)
             )
         self._role = Role.LEFT
+
+    def _fault(self) -> RefusedError | None:
+        """Why nobody is left to answer for a run that is not over either: it was given up, or its task failed."""
+        owner = self._owner
+        if owner is None or not owner.is_over or owner.core.outcome.is_terminal:
+            return None
+        if owner.core.closed:
+            return RefusedError("disk-failed", "the run could not be opened: open the session again, on another connection")
+        return RefusedError("internal-error", "this run's task failed; its journal is kept")
+
+    def _check_not_failed(self) -> None:
+        fault = self._fault()
+        if fault is not None:
+            raise fault
 
     def _check_owner(self, what: str) -> None:
         if self._role is not Role.OWNER:

@@ -114,11 +114,14 @@ class RunCore:
         After this returns, no outcome but `crashed` can be handed to the disk, except where the table says otherwise: it
         has been already, or the owner had said that it will not wait.
         """
-        if self._mark is None and self.state not in TERMINAL:
+        if self._mark is None and self.state not in TERMINAL and not self._never_was:
             self._transit(cause)
 
     def handle(self, event: AnyInput) -> None:
         """Take in what happened, in its turn."""
+        if self._never_was:
+            self._refuse_unopened(event)
+            return
         if isinstance(event, inputs.Crash | inputs.OwnerGone):
             self.mark(event)
             if isinstance(event, inputs.OwnerGone):
@@ -131,6 +134,17 @@ class RunCore:
         self._transit(event)
         while self._deferred and self.state is not State.STALLED:
             self.handle(self._deferred.popleft())
+
+    @property
+    def _never_was(self) -> bool:
+        """Whether the run could not be opened, and was given up."""
+        return self.closed and self.state not in TERMINAL
+
+    def _refuse_unopened(self, event: AnyInput) -> None:
+        request_id = getattr(event, "request_id", None)
+        if request_id is not None:
+            message = "the run could not be opened: open the session again, on another connection"
+            self._say(getattr(event, "asker", None), messages.Error("disk-failed", message, True, request_id))
 
     def take(self) -> Effects:
         """What is to be done now, once."""
@@ -167,6 +181,10 @@ class RunCore:
         """Each connection that has something to hear from this run, once."""
         hears = [*self._askers.values(), *(asker for asker, _ in self._waiters), *(say.to for say in self._after_sync)]
         return list({id(asker): asker for asker in hears if asker is not None}.values())
+
+    def forget_everyone(self) -> None:
+        """After the last word: connections hold this run in turn, and both would wait for the cycle collector."""
+        self._askers.clear()
 
     def terminal_answer(self, request_id: int | None) -> Terminal:
         """The outcome that stands."""
@@ -540,7 +558,6 @@ class RunCore:
         self._close()
 
     def _close(self) -> None:
-        self._askers.clear()  # they hold this run in turn: without this it would wait for the cycle collector
         self.closed = True
         self._effects.close = True
 

@@ -201,7 +201,7 @@ def _mutate_value(rng: random.Random, message: dict[str, Any]) -> None:
             position = rng.choice(maps)
             key = hostile(rng) if rng.random() < 0.3 else "k"
             place[position] = Pairs([*place[position].items(), (key, hostile(rng))])
-    else:
+    elif place:
         place[rng.randrange(len(place))] = hostile(rng)
 
 
