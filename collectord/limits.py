@@ -25,6 +25,10 @@ EVENTS_PER_MESSAGE_MAX: Final = 65_536
 VALUE_DEPTH_MAX: Final = 64
 """Why: rendering recurses; the deepest real attribute seen is 24. Beyond it: the event is refused ``value-too-deep``."""
 
+OTLP_DEPTH_MAX: Final = 28
+"""Why: readers of OTLP follow a hundred messages into each other, and a map in a map costs three; one value that is too
+deep makes the whole document unreadable to them. Beyond it: the rest of the value is JSON text, and marked."""
+
 ATTRIBUTES_MAX: Final = 1_024
 """Why: the OpenTelemetry default is 128; a thousand covers every real trace seen eight times over, and an open span
 holds its attributes in the renderer's memory. Beyond it: the event is refused ``attributes-too-many``."""

@@ -103,9 +103,9 @@ def _take_events(summary: RunSummary, record: Record, location: int) -> None:
     ledger = summary.ledger
     events: list[Event] = unpack(record.body)
     producer = ledger.producer(record.producer)
-    if record.first_position > ledger.last_position + 1:  # what lay between was in a corrupt record
-        ledger.last_position = record.first_position - 1
+    ledger.last_position = record.first_position - 1  # further than what we know of, where a record before it was corrupt
     ledger.apply(producer, record.first_sequence, events)
+    ledger.last_position = record.first_position + record.count - 1
     _take_state(summary, events)
     if summary.seam is not None:
         summary.where.setdefault(record.producer, array("Q")).append(location)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from collectord.export.fold import RunSummary
-from collectord.export.values import clean
+from collectord.export.values import clean, clean_text, plain, plain_attributes
 from collectord.limits import HEAD_LINE_MAX_BYTES
 from collectord.model import Attributes, Outcome
 from collectord.times import rfc3339
@@ -23,25 +23,12 @@ _CRASH_FIELDS: Final = ("reason", "signal", "exit_code", "message", "exception",
 
 
 def dumps(value: Any) -> bytes:
-    """JSON in one line; text that is not Unicode is cleaned, which is rare enough to be tried last."""
+    """JSON in one line, of anything: what it has no form for is encoded as ``values.plain`` does."""
+    told = plain(value)
     try:
-        return orjson.dumps(value)
-    except TypeError:
-        return orjson.dumps(_within_json(clean(value)))
-
-
-def _within_json(value: Any) -> Any:
-    """What JSON has no form for, outside of OTLP: integers beyond 64 bits as decimal text, bytes as hex."""
-    kind = type(value)
-    if kind is int and not -(1 << 63) <= value < 1 << 64:
-        return str(value)
-    if kind is bytes:
-        return value.hex()
-    if kind is list:
-        return [_within_json(item) for item in value]
-    if kind is dict:
-        return {key: _within_json(item) for key, item in value.items()}
-    return value
+        return orjson.dumps(told)
+    except TypeError:  # text that is not Unicode: rare enough to be tried last
+        return orjson.dumps(clean(told))
 
 
 def first_line(summary: RunSummary) -> bytes:
@@ -50,7 +37,7 @@ def first_line(summary: RunSummary) -> bytes:
     crashed = terminal is not None and terminal["outcome"] == Outcome.CRASHED.value
     told = {
         "format": FORMAT,
-        "name": _shortened(clean(facts.session_id)),
+        "name": _shortened(clean_text(facts.session_id)),
         "run": facts.run,
         "outcome": summary.outcome,
         "reason": terminal["reason"] if crashed and terminal else None,
@@ -85,7 +72,7 @@ def session_line(summary: RunSummary) -> bytes:
     """Line 2 without its end."""
     facts, ledger, terminal = summary.facts, summary.ledger, summary.terminal
     session: Attributes = {
-        "id": facts.session_id,
+        "id": clean_text(facts.session_id),
         "run": facts.run,
         "outcome": summary.outcome,
         "opened_at": rfc3339(facts.opened_at),
@@ -96,7 +83,7 @@ def session_line(summary: RunSummary) -> bytes:
         "end": _end(summary),
         "owner": {"pid": facts.pid, "uid": facts.uid, "command": facts.command},
         "participants": [participant.as_dict() for participant in summary.participants.values()],
-        "attributes": summary.attributes,
+        "attributes": plain_attributes(summary.attributes),
         "counts": {
             "events": ledger.stored,
             "spans": ledger.spans,
@@ -118,6 +105,8 @@ def session_line(summary: RunSummary) -> bytes:
         },
         "notes": summary.notes,
     }
+    if session["id"] != facts.session_id:  # the id itself, where it is no Unicode: as UTF-8 would write it
+        session["id_bytes"] = facts.session_id.encode("utf-8", "surrogatepass")
     return b'"session":' + dumps(session) + b","
 
 

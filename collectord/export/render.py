@@ -15,11 +15,26 @@ from collectord.export.fold import Located, RunSummary, fold, place
 from collectord.export.head import dumps, first_line, session_line
 from collectord.export.request import RenderResult
 from collectord.export.spans import LogLines, SpanLines
-from collectord.export.values import attribute_list, clean_attributes
+from collectord.export.values import attribute_list, clean_attributes, clean_names, plain_attributes
 from collectord.model import OWNER_PRODUCER, Attributes, Event, Outcome, Record, RecordType
 from collectord.session.records import unpack
 
+_OURS = ("collectord.run", "collectord.outcome", "collectord.crash.")
+"""What a client's resource cannot say: it is for us to say how a run stands."""
+
 _SCOPE = b'{"scope":{"name":"collectord"},'
+
+
+class Damage(Protocol):
+    """What was found wrong in a journal."""
+
+    @property
+    def corrupt_records(self) -> int:
+        """How many records were not sound."""
+
+    @property
+    def torn_bytes(self) -> int:
+        """How long the incomplete record at its end is."""
 
 
 class Reader(Protocol):
@@ -32,8 +47,8 @@ class Reader(Protocol):
         """One of them again."""
 
     @property
-    def corrupt_records(self) -> int:
-        """How many were not sound, once all were read."""
+    def damage(self) -> Damage:
+        """What was not sound, once all were read."""
 
 
 class JournalIsEmpty(Exception):
@@ -71,7 +86,8 @@ def render(make_reader: Callable[[], Reader], terminal: Record | None, write: Ca
     summary = fold(located)
     if summary is None:
         raise JournalIsEmpty
-    summary.ledger.corrupt_records = reader.corrupt_records
+    summary.ledger.corrupt_records = reader.damage.corrupt_records
+    summary.ledger.torn_bytes += reader.damage.torn_bytes
     lines = _Lines(write)
     lines.put(first_line(summary) + b"\n" + session_line(summary) + b"\n")
     lines.put(b'"resourceSpans":[')
@@ -79,8 +95,13 @@ def render(make_reader: Callable[[], Reader], terminal: Record | None, write: Ca
     lines.put(b'],\n"resourceLogs":[')
     if summary.ledger.logs:
         _logs(reader, summary, lines)
-    lines.put(b'],\n"spaces":' + dumps(summary.spaces) + b"}\n")
+    lines.put(b'],\n"spaces":' + _spaces(summary) + b"}\n")
     return RenderResult(lines.size, summary.ledger.last_position)
+
+
+def _spaces(summary: RunSummary) -> bytes:
+    names = clean_names(summary.spaces)
+    return dumps({names[name]: plain_attributes(space) for name, space in summary.spaces.items()})
 
 
 def _spans(reader: Reader, summary: RunSummary, lines: _Lines) -> None:
@@ -139,10 +160,13 @@ def resource(summary: RunSummary, producer: int) -> bytes:
     facts, terminal = summary.facts, summary.terminal
     participant = summary.participants.get(producer)
     told = facts.resource if participant is None else participant.resource
-    attributes: Attributes = {"service.name": "unknown_service", **told}
+    pid = facts.pid if participant is None else participant.pid  # the kernel's word; 0 where it has none: then the client's
+    attributes: Attributes = {"service.name": "unknown_service"}
+    attributes |= {key: value for key, value in told.items() if not key.startswith(_OURS)}
+    attributes["session.id"] = facts.session_id
+    if pid:
+        attributes["process.pid"] = pid
     attributes |= {
-        "session.id": facts.session_id,
-        "process.pid": facts.pid if participant is None else participant.pid,
         "host.name": told.get("host.name", facts.host),
         "collectord.run": facts.run,
         "collectord.outcome": summary.outcome,

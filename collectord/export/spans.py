@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from collectord.export.values import ENCODED_PREFIX, any_value, attribute_list, clean, clean_attributes, clean_text
+from collectord.export.values import ENCODED_PREFIX, any_value, attribute_list, clean_attributes, clean_text, mark_of
 from collectord.model import SEVERITY_NAMES, Attributes, Event, EventKind
 from collectord.wire.events import SPAN_END, SPAN_START
 
@@ -18,10 +18,13 @@ Batches = Iterable[tuple[int, int, list[Event]]]
 """Whose, the first sequence, and the events."""
 
 UNFINISHED = "collectord.span.unfinished"
+MESSAGE = "collectord.span.message"
+"""A message that came without a status: OTLP has no place for it."""
 
 _SPAN_UPDATE = int(EventKind.SPAN_UPDATE)
 _SPAN_EVENT = int(EventKind.SPAN_EVENT)
 _LOG = int(EventKind.LOG)
+_BODY = "log.body"
 
 
 class _Open:
@@ -92,7 +95,7 @@ class SpanLines:
         try:
             return orjson.dumps(self._span(span, end))
         except TypeError:  # some text is not Unicode: clean it all, and say where
-            return orjson.dumps(self._span(_cleaned(span, end), None if end is None else _cleaned_end(end)))
+            return orjson.dumps(self._span(*_cleaned(span, end)))
 
     def _span(self, span: _Open, end: Event | None) -> dict[str, Any]:
         start = span.start
@@ -107,6 +110,8 @@ class SpanLines:
             document["endTimeUnixNano"] = str(end[1])
             if end[5]:
                 attributes.update(end[5])
+            if end[4] is not None and not end[3]:
+                attributes[MESSAGE] = end[4]
         else:
             attributes[UNFINISHED] = True
         document["attributes"] = attribute_list(attributes)
@@ -123,8 +128,11 @@ class SpanLines:
         return document
 
 
-def _cleaned(span: _Open, end: Event | None) -> _Open:
-    """A copy of a span whose text is Unicode, with a mark beside each attribute that was not."""
+def _cleaned(span: _Open, end: Event | None) -> tuple[_Open, Event | None]:
+    """A copy of a span and its end whose text is Unicode, with a mark beside each attribute that was not.
+
+    The span holds the attributes of its end already: there was a first try.
+    """
     start = list(span.start)
     if len(start) == 8:
         start[7] = [[link[0], link[1], clean_attributes(link[2])] for link in start[7]]
@@ -133,15 +141,20 @@ def _cleaned(span: _Open, end: Event | None) -> _Open:
     copy.attributes = clean_attributes(span.attributes)
     if copy.name != span.name:
         copy.attributes.setdefault(f"{ENCODED_PREFIX}span.name", "surrogates")
-    if end is not None and end[4] is not None and clean_text(end[4]) != end[4]:
-        copy.attributes.setdefault(f"{ENCODED_PREFIX}span.status.message", "surrogates")
-    copy.events = [[*event[:3], clean_text(event[3]), clean_attributes(event[4])] for event in span.events]
-    return copy
-
-
-def _cleaned_end(end: Event) -> Event:
+    copy.events = [_cleaned_event(event) for event in span.events]
+    if end is None:
+        return copy, None
     message = None if end[4] is None else clean_text(end[4])
-    return [*end[:4], message, clean_attributes(end[5])]
+    if message != end[4] and end[3]:
+        copy.attributes.setdefault(f"{ENCODED_PREFIX}span.status.message", "surrogates")
+    return copy, [*end[:4], message, {}]
+
+
+def _cleaned_event(event: Event) -> Event:
+    name, attributes = clean_text(event[3]), clean_attributes(event[4])
+    if name != event[3]:
+        attributes.setdefault(f"{ENCODED_PREFIX}event.name", "surrogates")
+    return [*event[:3], name, attributes]
 
 
 class LogLines:
@@ -166,22 +179,23 @@ class LogLines:
                     yield self._line(event)
 
     def _line(self, event: Event) -> bytes:
+        body, attributes = event[3], event[4]
         try:
-            return orjson.dumps(self._record(event))
+            return orjson.dumps(self._record(event, body, attributes, mark_of(body)))
         except TypeError:
-            attributes = clean_attributes(event[4])
-            body = clean(event[3])
-            if body != event[3]:
-                attributes.setdefault(f"{ENCODED_PREFIX}log.body", "surrogates")
-            return orjson.dumps(self._record([*event[:3], body, attributes, event[5]]))
+            told = clean_attributes({_BODY: body})
+            mark = told.get(ENCODED_PREFIX + _BODY) or mark_of(body)
+            return orjson.dumps(self._record(event, told[_BODY], clean_attributes(attributes), mark))
 
-    def _record(self, event: Event) -> dict[str, Any]:
+    def _record(self, event: Event, body: Any, attributes: Attributes, mark: str | None) -> dict[str, Any]:
+        if mark is not None:
+            attributes = {ENCODED_PREFIX + _BODY: mark, **attributes}
         document: dict[str, Any] = {
             "timeUnixNano": str(event[1]),
             "severityNumber": event[2],
             "severityText": SEVERITY_NAMES[event[2]],
-            "body": any_value(event[3]),
-            "attributes": attribute_list(event[4]),
+            "body": any_value(body),
+            "attributes": attribute_list(attributes),
             "traceId": self._trace_id,
         }
         if event[5] is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import sys
 from typing import Any, BinaryIO, Final
 
@@ -23,6 +24,20 @@ from collectord.model import Record, RecordType
 BUFFER_SIZE_BYTES: Final = 1 << 20
 NICENESS: Final = 5
 """Why: on a busy machine the daemon's own loop, which acknowledges, goes before its renderers, which follow."""
+
+
+_FAULTS: Final = (
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a bug, or a journal that is not what it was, shows as. Anything else may end the process: the pool starts another."""
 
 
 def encode_request(request: RenderRequest) -> bytes:
@@ -86,7 +101,7 @@ def answer(payload: bytes) -> Any:
         return [False, f"{error.strerror or error} ({error.filename or 'while writing'})", error.errno or 0]
     except JournalIsEmpty:
         return [False, "the journal has no first record", 0]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, RecursionError, MemoryError) as error:
+    except _FAULTS as error:
         return [False, f"{type(error).__name__}: {error}", 0]
     return [True, result.size_bytes, result.last_position]
 

@@ -1,6 +1,13 @@
 """Is a trace file what it claims to be: our document, and OTLP/JSON to two parsers that are not ours?
 
-``check_document`` is called on every file that the tests produce. ``value_of`` turns an OTLP value back into a Python one.
+``check_document`` is called on every file that the tests produce: it checks
+
+- that it is one JSON document with our keys in our order, line 1 short, the session on line 2, every span on a line of its own;
+- that line 1, the session, the resources and the spans say the same, and that the counts count what is there;
+- that OpenTelemetry's own JSON classes and protobuf's JSON mapping read it, and find every span and log in it.
+
+Any state of a run will do, running or ended, damaged too. ``spans_of``, ``logs_of`` and ``attributes_of`` take a document apart;
+``value_of`` turns an OTLP value back into a Python one.
 """
 
 from __future__ import annotations
@@ -80,10 +87,14 @@ def _check_lines(raw: bytes, document: dict[str, Any]) -> None:
     head = orjson.loads(first.rstrip(b",") + b"}")["collectord"]
     session = orjson.loads(b"{" + second.rstrip(b",") + b"}")["session"]
     assert head == document["collectord"]
+    assert head["format"] == 1
+    assert session == document["session"]
+    assert session["id"].startswith(head["name"].removesuffix("…"))
     for name in ("run", "outcome", "opened_at", "ended_at", "trace_id"):
         assert head[name] == session[name], name
-    spans = sum(line.startswith(b'{"traceId"') for line in raw.split(b"\n"))
-    assert spans >= len(spans_of(document))
+    lines = [orjson.loads(line.rstrip(b",")) for line in raw.split(b"\n") if line.startswith(b'{"traceId"')]
+    assert lines == spans_of(document)
+    assert raw.endswith(b"}\n")
     for time in (session["opened_at"], session["ended_at"], session["last_event_at"]):
         assert time is None or re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", time)
 
