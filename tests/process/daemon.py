@@ -19,6 +19,8 @@ from tests.process.client import RawClient
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 40.0
+CHECKED_MAX_BYTES = 16 << 20
+"""Larger trace files are left to the tests that make them: checking a gigabyte field by field takes minutes."""
 
 
 class Daemon:
@@ -138,7 +140,8 @@ def running(wrapper: Sequence[str] = (), environment: dict[str, str] | None = No
         try:
             yield daemon
             for path in sorted(daemon.state_dir.glob("traces/**/*.json")):
-                check_document(path.read_bytes())
+                if path.stat().st_size <= CHECKED_MAX_BYTES:
+                    check_document(path.read_bytes())
         finally:
             if daemon.process is not None and daemon.process.poll() is None:
                 try:
