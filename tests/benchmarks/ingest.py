@@ -50,7 +50,7 @@ def main() -> list[Figure]:
             f"{rate:,.0f} events/s",
             f">= {GOAL_EVENTS_PER_S:,}",
             rate >= GOAL_EVENTS_PER_S,
-            f"{best['seconds'] / sink_seconds:.1f} × the time of {name} ({best['bytes'] / sink_seconds / 1e6:.0f} MB/s)",
+            f"{best['seconds'] / sink_seconds:.1f} x the time of {name} ({best['bytes'] / sink_seconds / 1e6:.0f} MB/s)",
         ),
         Figure("  rounds", f"{spread} thousand/s", ratio=f"daemon {best['cpu'] / best['events'] * 1e6:.2f} µs CPU an event"),
         Figure("  daemon's peak memory", mebibytes(best["peak"]), ratio=f"for {mebibytes(best['bytes'])} of events"),

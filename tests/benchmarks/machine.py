@@ -69,7 +69,7 @@ def facts() -> str:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     memory = next((int(line.split()[1]) >> 20 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
     return (
-        f"{os.cpu_count()} × {processor}, {memory} GiB, Linux {platform.release()}, "
+        f"{os.cpu_count()} x {processor}, {memory} GiB, Linux {platform.release()}, "
         f"{platform.python_implementation()} {platform.python_version()}, load before {load}"
     )
 
