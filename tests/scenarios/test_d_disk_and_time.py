@@ -1,4 +1,4 @@
-"""Scenarios D: bytes written, sizes, stops, bad configurations, and many at once."""
+"""Scenarios D: sizes, stops, bad configurations, and many at once."""
 
 from __future__ import annotations
 
@@ -18,47 +18,10 @@ import pytest
 from collectord.model import Outcome
 from tests.export.otlp import spans_of
 from tests.process.client import RawClient, log, span_end, span_start
-from tests.process.daemon import Daemon, running
+from tests.process.daemon import running
 from tests.scenarios.support import crashed_row, until
 
 pytestmark = pytest.mark.process
-
-
-def bytes_written(daemon: Daemon) -> int:
-    """What the daemon and its renderers have handed to the kernel to write to files (`write_bytes` of /proc/PID/io)."""
-    total = 0
-    for pid in [daemon.pid, *_children(daemon.pid)]:
-        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
-    return total
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-
-
-def test_d1_a_stream_of_20_seconds_costs_a_small_multiple_of_the_final_file() -> None:
-    with running() as daemon, daemon.client() as client:
-        client.open("d1")
-        before = bytes_written(daemon)
-        began = time.monotonic()
-        for number in range(400):
-            first = client.sequence + 1
-            batch = []
-            for pair in range(2):
-                batch.append(span_start(f"execute_tool {number}", {"input": "x" * 300}))
-                batch.append(span_end(first + 2 * pair, {"output": "y" * 300}))
-            client.send_events(batch)
-            time.sleep(max(0.0, began + number * 0.05 - time.monotonic()))  # the scenario's pace: 20 a second
-        client.wait_acknowledged()
-        assert client.end().outcome is Outcome.COMPLETED
-        size = daemon.trace_path("d1").stat().st_size
-        written = bytes_written(daemon) - before
-        assert len(spans_of(daemon.trace("d1"))) == 800
-        # Each group commit fills up a page of 4 KiB of its own: that is the file system's, and is taken off.
-        pages = 400 * 4_096
-        print(f"{written} bytes written for a file of {size}")
-        assert written - pages <= 4 * size
 
 
 def test_d2_fifty_thousand_events_in_one_session_are_all_there() -> None:
