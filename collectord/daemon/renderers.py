@@ -64,8 +64,9 @@ class RendererStatistics:
 class _Order:
     """One document to be rendered, and who waits for it."""
 
-    def __init__(self, request: RenderRequest) -> None:
+    def __init__(self, request: RenderRequest, number: int) -> None:
         self.request = request
+        self.number = number
         self.over = trio.Event()
         self.result: RenderResult | None = None
         self.error = "the renderer was stopped"
@@ -94,7 +95,9 @@ class RendererPool:
         self._patient: deque[_Order] = deque()
         self._idle: list[trio.Event] = []
         self._busy_patient = 0
+        self._placed = 0
         self._processes = 0
+        self._starting = 0
         self._closing = False
         self._stopped: list[trio.Event] = []
         self.rendered = 0
@@ -113,7 +116,7 @@ class RendererPool:
         self._wake()
         for stopped in self._stopped:
             await stopped.wait()
-        self._fail_all("the renderer was stopped")
+        self._fail_until(self._placed, "the renderer was stopped")
 
     def statistics(self) -> RendererStatistics:
         """How things stand."""
@@ -129,7 +132,8 @@ class RendererPool:
         """
         if self._closing:
             raise DiskError("export-failed", "the renderer was stopped")
-        order = _Order(request)
+        self._placed += 1
+        order = _Order(request, self._placed)
         (self._urgent if urgent else self._patient).append(order)
         self._wake()
         try:
@@ -158,10 +162,11 @@ class RendererPool:
             return self._patient.popleft(), False
         return None
 
-    def _fail_all(self, why: str) -> None:
+    def _fail_until(self, number: int, why: str) -> None:
         for queue in (self._urgent, self._patient):
-            while queue:
-                queue.popleft().fail(why)
+            for order in [order for order in queue if order.number <= number]:
+                queue.remove(order)
+                order.fail(why)
 
     # ------------------------------------------------------------ one renderer
 
@@ -176,15 +181,22 @@ class RendererPool:
             stopped.set()
 
     async def _open(self) -> trio.Process | None:
-        """A new renderer. Where none can be started and none is left, whoever waits is told; the next order tries again."""
+        """A new renderer. Where none can be started and none is left, whoever has waited for it is told.
+
+        The next order tries again, and one that came meanwhile tries at once.
+        """
+        tried_for = self._placed
+        self._starting += 1
         try:
             return await _start_process()
         except OSError as error:
             cause = f"no renderer can be started: {error.strerror or error}"
+        finally:
+            self._starting -= 1
         _log.error("%s", cause)
-        if not self._processes:
-            self._fail_all(cause)
-        if not self._closing:
+        if not (self._processes or self._starting):
+            self._fail_until(tried_for, cause)
+        if not self._closing and (self._processes or self._starting or self._placed == tried_for):
             await self._wait_for_news()
         return None
 
