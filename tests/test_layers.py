@@ -18,7 +18,7 @@ PURE = [
 IMPURE = {"trio", "os", "socket", "time", "random", "logging", "threading", "subprocess", "secrets", "select"}
 
 LINES_MAX = {"session/core.py": 680}
-"""Why one is longer: the core is one machine, a short method for each action of the table; cut in two, its order is in neither."""
+"""Why one is longer: the core is one machine, a short method for each action; cut in two, its order would be in neither."""
 
 MAY_RENAME = {"journal/disk.py", "journal/recovery.py", "daemon/owner.py", "daemon/revival.py"}
 MAY_CATCH_ALL = {"daemon/peer.py": 1, "daemon/owner.py": 1}
