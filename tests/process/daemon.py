@@ -94,7 +94,11 @@ class Daemon:
     def client(self, **hello: Any) -> RawClient:
         """A new connection that has said hello."""
         client = RawClient(str(self.socket))
-        client.hello(**hello)
+        try:
+            client.hello(**hello)
+        except BaseException:
+            client.close()
+            raise
         return client
 
     def stop(self, number: int = signal.SIGTERM) -> int:

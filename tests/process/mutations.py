@@ -6,6 +6,7 @@ from one ``random.Random``, so a seed and a number are a case.
 
 from __future__ import annotations
 
+import copy
 import random
 import struct
 from collections.abc import Callable
@@ -71,7 +72,7 @@ _LARGE: Final[list[Callable[[], Any]]] = [
 def hostile(rng: random.Random) -> Any:
     """A value that some part of a collector might not expect."""
     if rng.random() < 0.85:
-        return rng.choice(_SMALL)
+        return copy.deepcopy(rng.choice(_SMALL))  # what is drawn may be changed in its turn
     return rng.choice(_LARGE[:-1] if rng.random() < 0.9 else _LARGE)()
 
 
