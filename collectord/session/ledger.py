@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from collectord.limits import OPEN_SPANS_MAX
 from collectord.model import Event, EventKind
-from collectord.session.usage import KEYS, Usage
+from collectord.session.usage import KEYS, Usage, relevant
 from collectord.wire.events import Refusal
 
 SPAN_START: Final = int(EventKind.SPAN_START)
@@ -118,7 +118,7 @@ class Ledger:
                 position += 1
                 last = event
                 _, at, span_id, parent_id, name, _, attributes = event[:7]
-                usage = None if KEYS.isdisjoint(attributes) else _usage_of(attributes)
+                usage = None if KEYS.isdisjoint(attributes) else relevant(attributes)
                 own[sequence] = by_id[span_id] = [name, span_id, parent_id, at, position, usage, False]
                 started += 1
                 self.open_spans += 1
@@ -235,12 +235,8 @@ class Ledger:
             above = self._by_id.get(above[PARENT_ID])
 
 
-def _usage_of(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in attributes.items() if key in KEYS}
-
-
 def _keep_usage(span: OpenSpan, attributes: dict[str, Any]) -> None:
     if span[USAGE] is None:
-        span[USAGE] = _usage_of(attributes)
+        span[USAGE] = relevant(attributes)
     else:
-        span[USAGE].update(_usage_of(attributes))
+        span[USAGE].update(relevant(attributes))

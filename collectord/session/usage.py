@@ -5,6 +5,7 @@ Pure. Reads the GenAI attribute names in force and their common older spellings;
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ _RESPONSE_ID: Final = "gen_ai.response.id"
 _OPERATION: Final = "gen_ai.operation.name"
 _ROLL_UPS: Final = frozenset(("invoke_agent", "create_agent", "invoke_workflow"))
 """Operations whose usage repeats what the calls inside them report."""
+
+_TEXT_KEPT_MAX: Final = 128
+"""Why: thousands of ids are kept in memory. A longer one is told from others by its hash."""
 
 KEYS: Final = frozenset((*_INPUT_KEYS, *_OUTPUT_KEYS, *_COST_KEYS, _RESPONSE_ID, _OPERATION))
 """The attributes that an open span must keep for this module."""
@@ -43,7 +47,8 @@ class Usage:
         Returns:
             Whether the span reports usage at all (also where a duplicate was not counted again).
         """
-        if attributes.get(_OPERATION) in _ROLL_UPS:
+        operation = attributes.get(_OPERATION)
+        if type(operation) is str and operation in _ROLL_UPS:  # it may be a list or a map, which cannot be looked up
             return False
         tokens_in = _first(attributes, _INPUT_KEYS)
         tokens_out = _first(attributes, _OUTPUT_KEYS)
@@ -72,6 +77,21 @@ class Usage:
     def as_dict(self) -> dict[str, Any]:
         """As the trace file and `status` show it."""
         return {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens, "cost": self.cost}
+
+
+def relevant(attributes: Attributes) -> Attributes:
+    """What an open span keeps of its attributes: numbers and short text, since an agent may put anything of any size there."""
+    return {key: _bounded(value) for key, value in attributes.items() if key in KEYS}
+
+
+def _bounded(value: Any) -> str | float | None:
+    if type(value) in (int, float):
+        return value  # type: ignore[no-any-return]
+    if type(value) is not str:
+        return None
+    if len(value) <= _TEXT_KEPT_MAX:
+        return value
+    return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _first(attributes: Attributes, keys: tuple[str, ...]) -> float | None:
