@@ -12,7 +12,7 @@ nothing changes the outcome, and until then a mark does.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
 from attrs import define
 
@@ -74,6 +74,7 @@ class RunCore:
         self._acks: dict[int, Ack] = {}
         self._askers: dict[int, Asker] = {OWNER_PRODUCER: owner}
         self._mark: inputs.Crash | inputs.OwnerGone | None = None
+        self._report_behind_mark: inputs.Crash | None = None
         self._end: EndWanted | None = None
         self._waiters: list[tuple[Asker, int]] = []
         self._notes: list[Record] = []
@@ -118,7 +119,12 @@ class RunCore:
             self._transit(cause)
 
     def handle(self, event: AnyInput) -> None:
-        """Take in what happened, in its turn."""
+        """Take in what happened, in its turn; then whatever a stall had deferred and no longer does."""
+        self._handle_one(event)
+        while self._deferred and self.state is not State.STALLED:  # a loop: thousands of inputs may have been deferred
+            self._handle_one(self._deferred.popleft())
+
+    def _handle_one(self, event: AnyInput) -> None:
         if self._never_was:
             self._refuse_unopened(event)
             return
@@ -132,8 +138,6 @@ class RunCore:
         if isinstance(event, inputs.Synced):
             self._in_flight = False
         self._transit(event)
-        while self._deferred and self.state is not State.STALLED:
-            self.handle(self._deferred.popleft())
 
     @property
     def _never_was(self) -> bool:
@@ -227,7 +231,12 @@ class RunCore:
             self._effects.say.append(Say(to, message))
 
     def _catch_up(self, producer: int, last_sequence: int | None, at: int) -> None:
-        """A control message says how far its producer had counted: what did not come by then will not."""
+        """A control message says how far its producer had counted: what did not come by then will not.
+
+        Once an end was asked for, what came behind it was refused and is no loss of the producer's.
+        """
+        if self._end is not None:
+            return
         source = self.ledger.producer(producer)
         if last_sequence is not None and last_sequence >= source.next_sequence:
             self._append(skip_to(self.ledger, source, last_sequence + 1, at))
@@ -270,10 +279,15 @@ class RunCore:
     def _refuse_events(self, event: inputs.Events) -> None:
         """Too late: told to the producer, behind what it sent in time, and kept out of the books, which are closed."""
         batch = event.batch
-        self.refused_late += len(batch.events)
-        last = batch.first_sequence + len(batch.events) - 1
-        stretch: list[Any] = [batch.first_sequence, len(batch.events), "session-ended"]
-        self._say_after_sync(self._askers.get(event.producer), Ack(last, [stretch]))
+        known = self.ledger.producer(event.producer).next_sequence - 1  # what comes again is no news, and was answered for
+        first = max(batch.first_sequence, known + 1)
+        count = batch.first_sequence + len(batch.events) - first
+        asker = self._askers.get(event.producer)
+        if count <= 0:
+            self._say_after_sync(asker, Ack(known))
+            return
+        self.refused_late += count
+        self._say_after_sync(asker, Ack(first + count - 1, [[first, count, "session-ended"]]))
 
     def _flush(self, event: inputs.Flush) -> None:
         if self.state not in TERMINAL and self.state is not State.ENDING:
@@ -431,7 +445,9 @@ class RunCore:
     def _publish(self, event: AnyInput) -> None:
         """The terminal record is durable: the document that was rendered before it takes its name."""
         self._confirm(event)
-        if self._export_error is not None and not self.closed:
+        if self.closed:
+            return  # a note behind the terminal record
+        if self._export_error is not None:
             self._finish_now()
         elif not self._renaming:
             self._renaming = True
@@ -466,9 +482,13 @@ class RunCore:
         return State.CRASHING
 
     def _end_in_last_drain(self, event: inputs.End | inputs.Cancel) -> State:
-        """An `end` was still unread when its sender vanished: it counts if the sender had said not to wait for it."""
+        """An `end` was still unread when its sender vanished: it counts if the sender had said not to wait for it.
+
+        A crash that somebody reported meanwhile counts all the same, and is then what the run died of.
+        """
         if isinstance(self._mark, inputs.OwnerGone) and not event.wait and self._end is None:
-            self._mark = None
+            self._mark = self._report_behind_mark
+        if self._mark is None:
             if isinstance(event, inputs.End):
                 self._request_end(event)
             else:
@@ -491,6 +511,8 @@ class RunCore:
         last_word = isinstance(self._mark, inputs.OwnerGone) and event.producer == OWNER_PRODUCER
         if event is self._mark or last_word:
             return self._commit(event.at, event.verdict)
+        if self._report_behind_mark is None and isinstance(self._mark, inputs.OwnerGone):
+            self._report_behind_mark = event
         self._note(event.at, "crash", f"reported too: {event.verdict.message}")
         return State.CRASHING
 
@@ -498,9 +520,11 @@ class RunCore:
         if event.torn_bytes:
             self.ledger.torn_bytes += event.torn_bytes
             self._append(records.torn(OWNER_PRODUCER, event.torn_bytes, event.at))
-        if not isinstance(self._mark, inputs.OwnerGone):
-            return State.CRASHING  # a report is on its way through the queue, and says more
-        return self._commit(event.at, event.verdict)
+        if isinstance(self._mark, inputs.OwnerGone):
+            return self._commit(event.at, event.verdict)
+        if self._mark is not None and self._mark is self._report_behind_mark:
+            return self._commit(event.at, self._mark.verdict)
+        return State.CRASHING  # a report is on its way through the queue, and says more
 
     def _commit(self, at: int, verdict: Verdict) -> State:
         self.verdict = verdict
@@ -537,6 +561,8 @@ class RunCore:
 
     def _finish_without_file(self, event: inputs.ExportFailed) -> None:
         self._effects.drop.append(event.number)
+        if self._order is None or event.number != self._order.number:
+            return  # one that was dropped: the final one is still to come, and its record may not even be durable
         if not self._published and not self.closed:
             self._export_error = event.cause
             self._finish_now()
