@@ -21,11 +21,12 @@ TRACES := ../shared/traces
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test lint bench replay fuzz clean
+.PHONY: help install demo test beds lint bench replay fuzz clean
 
 help:
 	@echo 'make demo     three agents against a real daemon: one completes, one fails, one is killed'
 	@echo 'make test     the test suite'
+	@echo 'make beds     the longer tests that `make test` leaves out'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make install  fill $(VENV); the program is then $(BIN)/collectord'
 	@echo 'make bench    benchmarks'
@@ -39,7 +40,10 @@ demo: $(STAMPS)/install
 	@$(BIN)/python demo/run.py
 
 test: $(STAMPS)/test
-	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+	$(BIN)/python -m pytest -m 'not bed' $(PYTEST_ARGUMENTS)
+
+beds: $(STAMPS)/test
+	$(BIN)/python -m pytest -m bed $(PYTEST_ARGUMENTS)
 
 lint: $(STAMPS)/lint
 	$(BIN)/python -m ruff check .
