@@ -146,7 +146,7 @@ class Peer:
                 self._deaths.watch_connection(self._socket.fileno(), self._notice_death)
                 await self._converse()
             except PeerError as error:
-                fault = error
+                fault = error.with_traceback(None)  # which leads to the frame that we keep it in, and to all it was made of
                 self.say(messages.Error(error.code, error.message, error.retryable))
             await self._part(fault)
         except trio.Cancelled:

@@ -465,6 +465,18 @@ def test_d18_a_client_that_asks_and_never_reads_is_not_read_and_loses_no_answer(
                 answers += 1
 
 
+def test_d18_messages_of_megabytes_that_are_refused_leave_no_memory_behind(daemon: Daemon) -> None:
+    wrong = framed(pack({"type": "status", "id": 1, "what": b"x" * 5_000_000, "text": Raw(b"\xa2\xff\xfe")}))
+    with daemon.client() as watcher:
+        sizes = []
+        for _ in range(40):
+            with daemon.client() as client:
+                client.socket.sendall(wrong)
+                assert last_words(client).code == "frame-malformed"
+            sizes.append(watcher.status().daemon["memory_bytes"])
+        assert max(sizes[20:]) < sizes[0] + (40 << 20), sizes
+
+
 def test_d18_what_is_said_all_at_once_is_answered_in_order(daemon: Daemon) -> None:
     with daemon.client() as client:
         said: list[messages.Request] = [messages.Open(71, "at once"), messages.Flush(72, 0, export=True)]
