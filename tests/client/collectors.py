@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +19,9 @@ class Collector(Protocol):
     """What the contract tests ask of a collector."""
 
     socket: Path
-    see: Callable[[str], dict[str, Any]]
+
+    def see(self, session_id: str) -> dict[str, Any]:
+        """The session, however the collector keeps it."""
 
 
 class RealCollector:
@@ -146,7 +147,7 @@ class _Fold:
             "exception": exception,
             "attributes": run.opening.attributes | self.attributes,
             "client_lost": run.client_lost,
-            "refused": sum(connection._refused for connection in run.connections),
+            "refused": sum(connection.refused for connection in run.connections),
             "stored": len(run.events),
             "spans": [*self.ended, *self.open.values()],
             "logs": self.logs,

@@ -49,7 +49,7 @@ class Connection:
         self._run: Run | None = None
         self._producer = 0
         self._next = 1
-        self._refused = 0
+        self.refused = 0
         self._left = False
 
     def serve(self) -> None:
@@ -93,7 +93,8 @@ class Connection:
     def _take(self, request: messages.Request) -> None:
         with self._collector.lock:
             self._collector.heard.append(request)
-            if self._collector.on_request is not None and self._collector.on_request(self, request):
+            react = self._collector.on_request
+            if react is not None and react(self, request):
                 return
             match request:
                 case messages.Hello():
@@ -105,7 +106,7 @@ class Connection:
                     self._events(request)
                 case messages.Flush():
                     self._skip_to(request.last_sequence + 1)
-                    self.say(messages.Flushed(request.id, self._next - 1, self._refused))
+                    self.say(messages.Flushed(request.id, self._next - 1, self.refused))
                 case messages.Detach():
                     self._left = True
                     self._my_run().detached.append(request)
@@ -137,7 +138,7 @@ class Connection:
     def _events(self, request: messages.Events) -> None:
         run, batch = self._my_run(), request.batch
         if run.outcome is not Outcome.RUNNING or self._left:
-            stretches = [[batch.first_sequence, len(batch.events), "session-ended"]]
+            stretches: list[list[Any]] = [[batch.first_sequence, len(batch.events), "session-ended"]]
         else:
             self._skip_to(batch.first_sequence)
             bad = {refusal.index: refusal.code for refusal in batch.refused}
@@ -146,7 +147,7 @@ class Connection:
                 if index not in bad:
                     run.events.append((self._producer, batch.first_sequence + index, event))
         self._next = batch.first_sequence + len(batch.events)
-        self._refused += sum(stretch[1] for stretch in stretches)
+        self.refused += sum(stretch[1] for stretch in stretches)
         self.say(messages.Ack(self._next - 1, stretches))
 
     def _skip_to(self, sequence: int) -> None:

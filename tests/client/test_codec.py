@@ -22,7 +22,9 @@ from tests.wire.golden import EVENTS, MESSAGES, VECTORS, plain
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 SCALARS = st.none() | st.booleans() | INT64 | st.floats(allow_nan=False) | TEXT | st.binary(max_size=20)
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12
+)
 ATTRIBUTES = st.dictionaries(TEXT, VALUES, max_size=6)
 
 

@@ -123,9 +123,7 @@ def test_a_span_that_is_left_in_another_context_leaves_that_context_alone(sessio
     assert not span.is_recording
 
 
-def test_the_current_span_of_one_session_is_no_parent_in_another(
-    daemon: Daemon, session: collectord.Session, name: str
-) -> None:
+def test_the_current_span_of_one_session_is_no_parent_in_another(daemon: Daemon, session: collectord.Session, name: str) -> None:
     with collectord.session(f"{name}-other", socket_path=str(daemon.socket)) as other:
         with session.span("here"):
             other.start_span("there").end()

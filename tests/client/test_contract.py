@@ -398,7 +398,7 @@ def test_ends_and_crashes_from_many_threads_all_answer_the_one_outcome(collector
     def calls() -> Iterator[threading.Thread]:
         for number in range(8):
             call = session.crash if number % 2 else session.end
-            yield threading.Thread(target=lambda call=call: outcomes.append(call().outcome))  # type: ignore[misc]
+            yield threading.Thread(target=lambda call=call: outcomes.append(call().outcome))
 
     threads = list(calls())
     for thread in threads:
