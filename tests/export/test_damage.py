@@ -120,11 +120,12 @@ def test_spans_of_another_producer_are_ended_across_and_stay_where_they_began() 
     journal.events(start())
     journal.append(records.joined(2, T0, 77, "worker", {}, b"x" * 16))
     journal.events(start(), [2, T0, [1, 1], {"from": "worker"}, "renamed"], [3, T0, [1, 1], "seen", {}], producer=2)
-    journal.events(end([2, 1], status=2, message="killed by its parent"), end(1))
+    journal.events(end([2, 1], status=2, message="killed by its parent"), end(1), start(), [3, T0, 4, "once", {}], end(4))
     journal.append(records.joined(3, T0, 78, "idle", {}, b"y" * 16))
     document = journal.document()
     groups = [group["scopeSpans"][0]["spans"] for group in document["resourceSpans"]]
-    assert [len(spans) for spans in groups] == [1, 1, 0]
+    assert [len(spans) for spans in groups] == [2, 1, 0]
+    assert len(groups[0][1]["events"]) == 1
     assert groups[0][0]["name"] == "renamed"
     assert attributes_of(groups[0][0]) == {"from": "worker"}
     assert groups[0][0]["events"][0]["name"] == "seen"

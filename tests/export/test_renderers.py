@@ -25,7 +25,7 @@ from collectord.session import records
 from tests.export.journals import T0, facts
 from tests.export.otlp import check_document
 
-PATIENCE_S = 60.0
+PATIENCE_S = 40.0
 
 
 class Place:
@@ -51,7 +51,8 @@ class Place:
     async def release(self, name: str) -> None:
         """Wait until a renderer hangs on it, and let go: it finds that a pipe is no journal."""
         pipe = self.path / f"{name}.pipe"
-        os.close(await trio.to_thread.run_sync(partial(os.open, pipe, os.O_WRONLY)))
+        # abandoned where nobody ever reads it, so that a renderer that never came fails the test instead of hanging it
+        os.close(await trio.to_thread.run_sync(partial(os.open, pipe, os.O_WRONLY), abandon_on_cancel=True))
 
 
 @pytest.fixture
