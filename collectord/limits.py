@@ -22,6 +22,10 @@ FRAME_SIZE_MAX_BYTES: Final = 8 << 20
 EVENTS_PER_MESSAGE_MAX: Final = 65_536
 """Why: bounds the Python objects that one frame may unfold into. Beyond it: ``message-malformed``."""
 
+SKIM_STEPS_MAX: Final = 100_000
+"""Why: what nests deeper than msgpack follows is walked over value by value, in Python, while every other session waits.
+Beyond it, in one frame: ``frame-malformed``, and the connection closes."""
+
 VALUE_DEPTH_MAX: Final = 64
 """Why: rendering recurses; the deepest real attribute seen is 24. Beyond it: the event is refused ``value-too-deep``."""
 

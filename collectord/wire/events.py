@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 from collectord.errors import PeerError
 from collectord.limits import ATTRIBUTES_MAX, EVENTS_PER_MESSAGE_MAX
 from collectord.model import SEVERITY_NAMES, Event, EventKind
-from collectord.wire.skim import element_offsets, read_array_header
+from collectord.wire.skim import element_offsets
 from collectord.wire.values import SCALARS, TIME_MAX, fault_of_attributes, fault_of_value, is_id
 
 SPAN_START: Final = int(EventKind.SPAN_START)
@@ -259,7 +259,6 @@ def batch_one_by_one(first_sequence: int, raw: bytes) -> EventBatch:
     Raises:
         PeerError: where the array itself is not to be read, or holds too many.
     """
-    _check_count(read_array_header(raw, 0)[0])
     offsets = element_offsets(raw)
     events: list[Event] = []
     refused: list[Refusal] = []

@@ -19,7 +19,7 @@ from collectord.limits import FRAME_SIZE_MAX_BYTES, SESSION_ID_SIZE_MAX_BYTES
 from collectord.model import Attributes, Outcome
 from collectord.wire.events import EventBatch, batch_from, batch_one_by_one
 from collectord.wire.frames import encode_frame
-from collectord.wire.skim import skip_value
+from collectord.wire.skim import element_offsets
 from collectord.wire.values import fault_of_attributes, is_id
 
 INT64_MAX: Final = (1 << 63) - 1
@@ -394,7 +394,7 @@ def _unpack(payload: bytes) -> tuple[dict[str, Any], bytes | None]:
                 stop = unpacker.tell()
             except (ValueError, TypeError, msgpack.exceptions.UnpackException):
                 body[key] = None
-                stop = skip_value(payload, start)
+                stop = element_offsets(payload, start)[-1]
                 unpacker = msgpack.Unpacker(unicode_errors="surrogatepass", max_buffer_size=FRAME_SIZE_MAX_BYTES)
                 unpacker.feed(payload)
                 unpacker.read_bytes(stop)

@@ -290,13 +290,36 @@ def test_mutated_frames_raise_nothing_but_the_stated_errors(
 @given(VALUES)
 def test_skimming_finds_the_end_of_every_value(value: Any) -> None:
     raw = msgpack.packb(value)
-    assert skip_value(raw + b"rest", 0) == len(raw)
-    assert element_offsets(msgpack.packb([value, value]))[-1] == 1 + 2 * len(raw)
+    assert skip_value(raw + b"rest", 0)[0] == len(raw)
+    assert element_offsets(msgpack.packb([value, value])) == [1, 1 + len(raw), 1 + 2 * len(raw)]
 
 
 def test_a_false_count_does_not_keep_the_skimmer_busy() -> None:
     with pytest.raises(PeerError):
         skip_value(b"\xdd\xff\xff\xff\xff" + b"\xc0" * 100, 0)
+    with pytest.raises(PeerError):
+        element_offsets(b"\xdd\xff\xff\xff\xff" + b"\xc0" * 100)
+    with pytest.raises(PeerError):
+        element_offsets(b"\xdd\x00\x00\xff\xff" + b"\xc0" * 100)
+
+
+def test_deep_events_among_others_are_told_apart_and_cost_themselves_alone() -> None:
+    good = msgpack.packb(EVENTS["log"])
+    deep = b"\x93\x06\x01" + b"\x81\xa1k" * 3_000 + b"\xc0"
+    raw = b"\xdc\x00\x14" + (good + deep) * 10
+    batch = batch_one_by_one(1, raw)
+    assert [(refusal.index, refusal.code) for refusal in batch.refused] == [(n, "value-too-deep") for n in range(1, 20, 2)]
+    assert batch.body(18, 20) == b"\x92" + good + deep
+    assert raw.endswith(batch.body(19, 20)[1:])
+
+
+def test_a_frame_full_of_opening_brackets_is_given_up_soon() -> None:
+    head = b"\x83\xa4type\xa6events\xaefirst_sequence\x01\xa6events"
+    for events in (b"\x91\x93\x06\x01" + b"\x91" * 8_000_000 + b"\xc0", b"\xdc\x0f\xff" + (b"\x91" * 2_000 + b"\xc0") * 0xFFF):
+        with pytest.raises(PeerError) as error:
+            decode_request(head + events)
+        assert error.value.code == "frame-malformed"
+        assert "nest" in error.value.message
 
 
 # ---------------------------------------------------------------- connections
