@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from collectord import limits
 from collectord.errors import CODES
-from tests.docs.tables import code, read
+from tests.docs.tables import ROOT, code, read, section, table
 
 
 def _rows(name: str) -> list[list[str]]:
@@ -16,6 +18,13 @@ def test_every_error_is_listed_with_whose_it_is_and_what_to_do() -> None:
     listed = {code(first): (whose, again, remedy) for first, whose, again, remedy in _rows("errors.md")}
     wanted = {row.code: (row.whose, "yes" if row.retryable else "no", row.remedy.replace("|", "/")) for row in CODES.values()}
     assert listed == wanted
+
+
+def test_what_closes_the_connection_is_what_the_code_raises_as_a_fault_of_the_peer() -> None:
+    raised = set()
+    for path in (ROOT / "collectord").rglob("*.py"):
+        raised |= set(re.findall(r'PeerError\(\s*"([a-z0-9-]+)"', path.read_text()))
+    assert {code(first) for first, *_ in table(section(read("errors.md"), "The protocol is broken"))} == raised
 
 
 def test_every_limit_is_listed_with_its_value_and_a_reason() -> None:
