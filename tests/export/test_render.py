@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from collectord.export.render import JournalIsEmpty, render
 from collectord.export.values import ENCODED_PREFIX
@@ -204,49 +201,6 @@ def test_the_state_of_the_spaces_and_the_attributes_of_the_session_are_their_las
     document = journal.document()
     assert document["session"]["attributes"] == {"team": "ci", "try": 2}
     assert document["spaces"] == {"memory": {"b": 2}}
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text() | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=10,
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.text(), VALUES, max_size=5))
-def test_values_come_back_exactly_or_marked(attributes: dict[str, Any]) -> None:
-    journal = JournalInMemory()
-    journal.events(start(attributes=dict(attributes)), end(1))
-    (span,) = spans_of(journal.document())
-    found = attributes_of(span)
-    for key, value in attributes.items():
-        if _same(found[key], value):
-            continue
-        assert found.get(ENCODED_PREFIX + key) == "int"
-        assert _same(found[key], _with_big_ints_as_text(value))
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return one == other or (math.isnan(one) and math.isnan(other))
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    return bool(one == other)
-
-
-def _with_big_ints_as_text(value: Any) -> Any:
-    if type(value) is int and value >= 1 << 63:
-        return str(value)
-    if isinstance(value, list):
-        return [_with_big_ints_as_text(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_big_ints_as_text(item) for key, item in value.items()}
-    return value
 
 
 def test_text_that_is_not_unicode_is_replaced_and_marked_wherever_it_stands() -> None:
