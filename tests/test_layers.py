@@ -17,8 +17,12 @@ PURE = [
 ]  # fmt: skip
 IMPURE = {"trio", "os", "socket", "time", "random", "logging", "threading", "subprocess", "secrets", "select"}
 
-LINES_MAX = {"session/core.py": 680}
-"""Why one is longer: the core is one machine, a short method for each action; cut in two, its order would be in neither."""
+LINES_MAX = 450
+LONGER = {
+    "session/core.py": 680,  # one machine, a short method for each action: cut in two, its order would be in neither
+    "daemon/peer.py": 490,  # one connection's whole life: what a death means depends on what was read before it
+    "daemon/owner.py": 470,  # append, sync, speak, rename in one place: that order is what the rules rest on
+}
 
 MAY_RENAME = {"journal/disk.py", "journal/recovery.py", "daemon/owner.py", "daemon/revival.py"}
 MAY_CATCH_ALL = {"daemon/peer.py": 1, "daemon/owner.py": 1}
@@ -59,15 +63,21 @@ def test_the_pure_layers_do_no_io_and_have_no_clock(path: Path) -> None:
 def test_every_module_says_what_it_is_and_can_be_read_in_one_go(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= LINES_MAX.get(name_of(path), 500)
+    assert len(text.splitlines()) <= LONGER.get(name_of(path), LINES_MAX)
 
 
 def test_only_the_owner_and_recovery_rename_and_nothing_is_abandoned_in_a_thread() -> None:
-    renaming = {name_of(path) for path in MODULES if ".rename(" in path.read_text() or "disk.rename" in path.read_text()}
-    assert renaming <= MAY_RENAME
+    renaming = set()
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.keyword) and node.arg == "abandon_on_cancel"), name_of(path)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                on = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+                if node.func.attr in ("rename", "renames") or (
+                    on in ("os", "shutil") and node.func.attr in ("replace", "move", "link")
+                ):
+                    renaming.add(name_of(path))
+    assert renaming == MAY_RENAME
 
 
 def test_everything_is_caught_in_two_places_only() -> None:

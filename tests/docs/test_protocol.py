@@ -16,7 +16,7 @@ from collectord.daemon.collector import Collector
 from collectord.daemon.owner import RunOwner
 from collectord.daemon.statistics import Statistics, session_row
 from collectord.errors import CODES
-from collectord.model import CrashReason, EventKind
+from collectord.model import CrashReason, EventKind, Outcome
 from collectord.session.core import RunCore
 from collectord.wire import messages
 from collectord.wire.events import fault_of_event
@@ -76,7 +76,7 @@ def test_every_field_has_the_type_that_is_said_and_may_be_left_out_where_that_is
             hint, where = hints[field.name], f"{name}.{field.name}"
             may_be_none = type(None) in get_args(hint)
             plain = next((arg for arg in get_args(hint) if arg is not type(None)), hint) if may_be_none else hint
-            kind = str if get_origin(plain) is Literal or plain is messages.Outcome else get_origin(plain) or plain
+            kind = str if get_origin(plain) is Literal or plain is Outcome else get_origin(plain) or plain
             said = told_of[field.name]
             assert said.startswith(WORDS[kind]), where
             may_be_missing = field.default is not NOTHING if types is REQUEST_TYPES else may_be_none

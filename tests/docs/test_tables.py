@@ -6,7 +6,7 @@ import re
 
 from collectord import limits
 from collectord.errors import CODES
-from tests.docs.tables import ROOT, code, read, section, table
+from tests.docs.tables import DOCS, ROOT, code, read, section, table
 
 
 def _rows(name: str) -> list[list[str]]:
@@ -32,3 +32,17 @@ def test_every_limit_is_listed_with_its_value_and_a_reason() -> None:
     listed = {code(name): value for name, value, _ in _rows("limits.md")}
     assert listed == wanted
     assert all(len(why) > 20 for _, _, why in _rows("limits.md"))
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    files = [*(ROOT / "tests").rglob("test_*.py")]
+    tests = {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())} | {path.name for path in files}
+    for document in DOCS.rglob("*.md"):
+        for name, more in re.findall(r"`(?:tests/[a-z/]*)?(test_[a-z0-9_]+(?:\.py)?)(…?)`", document.read_text()):
+            assert any(test.startswith(name) if more else test == name for test in tests), (document.name, name)
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    for document in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), (document.name, target)
