@@ -18,7 +18,10 @@ from tests.scenarios.support import until
 pytestmark = pytest.mark.process
 
 FULL = os.environ.get("COLLECTORD_FULL") == "1"
-LAPS, CYCLES = (5, 1_000) if FULL else (3, 200)
+LAPS, CYCLES = (5, 1_000) if FULL else (2, 200)
+WARM_LAPS = 5 if FULL else 1
+"""The allocator settles in some 5,000 cycles: 400 bytes a cycle at first, 4 at the end of that."""
+
 SLOPE_MAX_BYTES = 100 if FULL else 1_000
 """A cycle: short laps cannot tell 100 bytes from the noise of pages, but they tell the 12 KB that the originals kept."""
 
@@ -58,7 +61,6 @@ def slope(sizes: list[int]) -> float:
 
 def test_l17_a_run_leaves_nothing_behind_when_its_end_is_answered() -> None:
     with running() as daemon, daemon.client() as watcher:
-        at_rest = threads(daemon)
         lap(daemon, "warm", 100)
         until(lambda: kept(watcher)[0] == 0)
         alone = kept(watcher)
@@ -72,13 +74,14 @@ def test_l17_a_run_leaves_nothing_behind_when_its_end_is_answered() -> None:
                 assert client.end().outcome is Outcome.COMPLETED
                 assert kept(client) == before, "exactly at the baseline when the end is answered"
         sizes = []
-        for number in range(LAPS):
+        for number in range(WARM_LAPS + LAPS):
             lap(daemon, f"lap-{number}", CYCLES)
-            assert threads(daemon) <= at_rest + JOURNAL_THREADS + EXPORT_THREADS
+            assert threads(daemon) <= 1 + JOURNAL_THREADS + EXPORT_THREADS
             sizes.append(watcher.status().daemon["memory_bytes"])
         until(lambda: kept(watcher) == alone, f"kept after all: {kept(watcher)} instead of {alone}")
+        sizes = sizes[WARM_LAPS - 1 :]
         print(f"memory after each lap of {CYCLES}: {sizes}, {slope(sizes):.0f} bytes a cycle")
-        assert slope(sizes[1:]) < SLOPE_MAX_BYTES, sizes
+        assert slope(sizes) < SLOPE_MAX_BYTES, sizes
         if FULL:
             time.sleep(15)  # the scenario's: idle threads linger that long and no longer
-            assert threads(daemon) == at_rest
+            assert threads(daemon) == 1, "only the one that has the loop"
