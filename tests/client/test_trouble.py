@@ -182,7 +182,6 @@ def test_what_the_memory_has_no_room_for_is_lost_counted_and_a_gap_in_the_trace(
     assert run.events[-1][2][3] == "after"
 
 
-@pytest.mark.xfail(reason="orphans of a lost span use up no sequence")
 def test_spans_whose_start_was_lost_are_lost_whole_and_all_of_it_shows_as_a_gap(
     fake: FakeCollector, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +229,6 @@ def test_a_value_that_no_frame_holds_is_cut_and_marked(daemon: Daemon, name: str
     assert len(attributes["text"]) < 100_000
 
 
-@pytest.mark.xfail(reason="a batch is bounded before the event that is added, and the collector closes the connection")
 def test_small_events_and_one_just_below_the_limit_do_not_share_a_frame() -> None:
     transport = _transport.SocketTransport("", {}, lambda _: None)  # without its thread: everything waits at once
     for size in (*[500] * 400, _limits.FRAME_SIZE_MAX_BYTES - 5_000, *[500] * 400):
@@ -313,7 +311,6 @@ def test_no_bytes_of_a_collector_reach_the_host(
     assert not unhandled
 
 
-@pytest.mark.xfail(reason="the sender has no boundary of its own for what is neither OSError nor ValueError")
 @pytest.mark.parametrize("fields", [{"sequence": "no"}, {"sequence": 1, "refused": [7]}], ids=["of text", "of numbers"])
 def test_no_acknowledgement_of_a_collector_reaches_the_hosts_hooks(
     fake: FakeCollector, name: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -323,7 +320,6 @@ def test_no_acknowledgement_of_a_collector_reaches_the_hosts_hooks(
     )
 
 
-@pytest.mark.xfail(reason="the answer is used as it comes")
 def test_an_answer_to_open_that_lacks_everything_is_no_session(fake: FakeCollector, name: str) -> None:
     def answer(connection: Connection, request: messages.Request) -> bool:
         if isinstance(request, messages.Open):
@@ -400,7 +396,6 @@ def test_no_argument_of_any_kind_raises_into_the_host(daemon: Daemon, name: str)
     assert session.outcome == "completed"
 
 
-@pytest.mark.xfail(reason="str() of the argument raises")
 def test_no_argument_of_a_terminal_call_raises_into_the_host(daemon: Daemon, name: str) -> None:
     for number, wrong in enumerate(WRONG):
         for call in ("end", "crash", "cancel"):
@@ -408,7 +403,6 @@ def test_no_argument_of_a_terminal_call_raises_into_the_host(daemon: Daemon, nam
             assert getattr(session, call)(wrong).outcome in ("completed", "failed", "cancelled", "crashed")
 
 
-@pytest.mark.xfail(reason="only OSError and ValueError are caught while opening")
 def test_no_argument_of_session_raises_into_the_host(daemon: Daemon) -> None:
     for wrong in WRONG:
         for keyword in ("session_id", "attributes", "trace_id"):
@@ -426,7 +420,6 @@ def test_no_timeout_raises_into_the_host(daemon: Daemon, name: str, timeout: flo
     session.end(timeout=timeout)
 
 
-@pytest.mark.xfail(reason="only OSError and ValueError are caught while opening")
 def test_a_path_object_names_the_socket_as_well_as_its_text(daemon: Daemon, name: str) -> None:
     with collectord.session(name, socket_path=daemon.socket) as session:  # type: ignore[arg-type]
         pass
@@ -473,7 +466,6 @@ def test_a_call_that_waits_inside_an_interrupted_call_is_answered(fake: FakeColl
     assert flushed
 
 
-@pytest.mark.xfail(reason="callbacks run in the thread that would bring the answer")
 def test_a_callback_of_on_cancel_may_end_the_session(daemon: Daemon, name: str) -> None:
     ended: list[str] = []
     done = threading.Event()
@@ -490,7 +482,6 @@ def test_a_callback_of_on_cancel_may_end_the_session(daemon: Daemon, name: str) 
     assert ended == ["cancelled"]
 
 
-@pytest.mark.xfail(reason="the eventfd of a session is never closed")
 def test_sessions_that_have_ended_leave_no_threads_and_no_descriptors(daemon: Daemon, name: str) -> None:
     script = """
 def descriptors():
@@ -525,7 +516,6 @@ print(session.outcome)
     assert run_agent(script, daemon.socket, name).stdout == "crashed\n"
 
 
-@pytest.mark.xfail(reason="it asks the whole run to cancel")
 def test_a_participant_that_is_interrupted_leaves_without_asking_the_run_to_stop(fake: FakeCollector, name: str) -> None:
     owner = collectord.session(name, socket_path=str(fake.socket))
     with pytest.raises(KeyboardInterrupt), collectord.session(name, join=True, socket_path=str(fake.socket)):
@@ -549,7 +539,6 @@ os._exit(0)
     assert run_agent(script, fake.socket, name).stdout == "True\n"
 
 
-@pytest.mark.xfail(reason="errors that say retryable are taken as final")
 def test_a_collector_that_drains_is_asked_again_until_it_is_back(fake: FakeCollector, name: str) -> None:
     session = collectord.session(name, socket_path=str(fake.socket))
     resumed = threading.Event()
@@ -572,7 +561,6 @@ def test_a_collector_that_drains_is_asked_again_until_it_is_back(fake: FakeColle
     until(lambda: session.statistics()["state"] == "quiet")
 
 
-@pytest.mark.xfail(reason="it is the last sequence, refused ones included")
 def test_acknowledged_counts_what_is_durable_and_not_what_was_refused(fake: FakeCollector, name: str) -> None:
     session = collectord.session(name, socket_path=str(fake.socket))
     session.start_span("bad", start_time=-1)
@@ -582,7 +570,6 @@ def test_acknowledged_counts_what_is_durable_and_not_what_was_refused(fake: Fake
     session.end()
 
 
-@pytest.mark.xfail(reason="process.command_args is missing")
 def test_the_resource_tells_which_process_this_is(fake: FakeCollector, name: str) -> None:
     collectord.session(name, socket_path=str(fake.socket)).end()
     resource = fake.runs[name].opening.resource
@@ -592,12 +579,10 @@ def test_the_resource_tells_which_process_this_is(fake: FakeCollector, name: str
     } <= resource.keys()  # fmt: skip
 
 
-@pytest.mark.xfail(reason="the parameter is called body")
 def test_a_log_takes_its_message_by_that_name(fake: FakeCollector, name: str) -> None:
     with collectord.session(name, socket_path=str(fake.socket)) as session:
-        session.log(message="retrying", severity="warn")  # type: ignore[call-arg]
+        session.log(message="retrying", severity="warn")
 
 
-@pytest.mark.xfail(reason="it is made up")
 def test_a_session_without_a_collector_keeps_the_trace_id_it_was_given(tmp_path: Path) -> None:
     assert collectord.session("x", socket_path=no_socket(tmp_path), trace_id="ab" * 16).trace_id == "ab" * 16

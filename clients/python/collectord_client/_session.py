@@ -9,6 +9,7 @@ import os
 import platform
 import random
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -25,12 +26,15 @@ from collectord_client._limits import (
 from collectord_client._paths import default_socket_path
 from collectord_client._span import ROOT, Span, _Root, current, exception_attributes, is_cancellation, now_ns
 from collectord_client._transport import Event, SocketTransport, Transport
-from collectord_client._values import fit, fit_attributes
+from collectord_client._values import as_text, fit, fit_attributes
 
 UNKNOWN: Final = "unknown"
 RUNNING: Final = "running"
 
 _EVENT_SIZE_MAX_BYTES: Final = FRAME_SIZE_MAX_BYTES - 4_096
+_CUTS: Final = (CUT_TEXT_KEPT, 8_192, 1_024, 64)
+"""Where texts are cut, one step after the other, until an event fits into a frame."""
+
 _random = random.Random(os.urandom(16))
 os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(16)))
 
@@ -163,9 +167,9 @@ class Session:
             span_id: 16 hex digits, random if None.
         """
         own_id = self._bytes_of(span_id, 8) or _new_id()
-        span = Span(self, own_id, str(name))
+        span = Span(self, own_id, as_text(name))
         parent_id = self._parent_id(parent)
-        number = _codec.KINDS.get(kind, 1)
+        number = _codec.KINDS.get(kind, 1) if isinstance(kind, str) else 1
         listed = self._links(links)
         self.emit(
             _codec.SPAN_START,
@@ -198,6 +202,9 @@ class Session:
 
     def _links(self, links: Sequence[Any] | None) -> list[Any]:
         listed: list[list[Any]] = []
+        if not isinstance(links, list | tuple | None):
+            self.count("links_invalid")
+            return listed
         for link in links or ():
             if isinstance(link, Span):
                 listed.append([bytes.fromhex(link.session.trace_id), link.id, {}])
@@ -214,15 +221,15 @@ class Session:
 
     # ------------------------------------------------------------ other events
 
-    def log(self, body: Any, severity: str = "info", attributes: Mapping[str, Any] | None = None) -> None:
+    def log(self, message: Any, severity: str = "info", attributes: Mapping[str, Any] | None = None) -> None:
         """A levelled message: "trace", "debug", "info", "warn", "error" or "fatal"; belongs to the current span."""
-        number = _codec.SEVERITIES.get(str(severity).lower(), 9)
+        number = _codec.SEVERITIES.get(as_text(severity).lower(), 9)
         inside = current.get()
         span_id = inside.id if inside is not None and inside.session is self else None
         self.emit(
             _codec.LOG,
             None,
-            lambda longest: _codec.pack_parts(number, fit(body, set(), longest), self.fit(attributes, longest), span_id),
+            lambda longest: _codec.pack_parts(number, fit(message, set(), longest), self.fit(attributes, longest), span_id),
         )
 
     def set_attribute(self, key: str, value: Any) -> None:
@@ -238,7 +245,7 @@ class Session:
         return Space(self, name)
 
     def on_cancel(self, callback: Callable[[str], object]) -> None:
-        """Be told, in the background thread, when somebody asks the run to stop; the argument is the reason."""
+        """Be told, in a thread of its own, when somebody asks the run to stop; the argument is the reason."""
         self._on_cancel.append(callback)
 
     # ------------------------------------------------------------ durability and the end
@@ -263,22 +270,22 @@ class Session:
         """
         if self.joined:
             return self.detach(timeout=timeout)
-        wanted = outcome if outcome in ("completed", "failed") else "failed"
+        wanted = outcome if isinstance(outcome, str) and outcome in ("completed", "failed") else "failed"
         fields = {"outcome": wanted, "message": _text_or_none(message), "wait": True, **fields}
         return self._finish({"type": "end", **fields}, timeout)
 
     def crash(self, reason: str = "", timeout: float = END_TIMEOUT_S, **fields: Any) -> Ended:
         """Report that the run has crashed. Never waits behind an ``end`` that is waiting."""
         if self.joined:
-            return self.detach(error={"type": None, "message": str(reason), "stack": None}, timeout=timeout)
-        return self._finish({"type": "crash", "reason": str(reason), **fields}, timeout)
+            return self.detach(error={"type": None, "message": as_text(reason), "stack": None}, timeout=timeout)
+        return self._finish({"type": "crash", "reason": as_text(reason), **fields}, timeout)
 
     def cancel(self, reason: str = "", timeout: float = END_TIMEOUT_S) -> Ended:
         """End the run as cancelled. A participant asks the owner to, and the run goes on until that one ends it."""
         if self.joined:
-            self._transport.request({"type": "cancel", "reason": str(reason)}).wait(timeout)
+            self._transport.request({"type": "cancel", "reason": as_text(reason)}).wait(timeout)
             return Ended(self.outcome, self.path)
-        return self._finish({"type": "cancel", "reason": str(reason), "wait": True}, timeout)
+        return self._finish({"type": "cancel", "reason": as_text(reason), "wait": True}, timeout)
 
     def detach(self, error: dict[str, str | None] | None = None, timeout: float = END_TIMEOUT_S) -> Ended:
         """Leave a run that was joined; it goes on. With ``error`` the trace says that we left because of it."""
@@ -319,10 +326,10 @@ class Session:
             return
         if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.end()
-        elif isinstance(error, KeyboardInterrupt | GeneratorExit) or is_cancellation(error):
-            self.cancel(type(error).__name__)
         elif self.joined:
             self.detach(_exception_of(error))
+        elif isinstance(error, KeyboardInterrupt | GeneratorExit) or is_cancellation(error):
+            self.cancel(type(error).__name__)
         elif isinstance(error, SystemExit):
             self.end("failed", f"exited with status {error.code}")
         else:
@@ -356,13 +363,18 @@ class Session:
         if message["type"] == "terminal":
             self._pushed = _ended(message)
         elif message["type"] == "cancel_requested":
-            for callback in self._on_cancel:
-                try:
-                    callback(str(message.get("reason", "")))
-                except Exception as error:  # noqa: BLE001 — a host's callback must not end our thread
-                    self._fault = f"a callback of on_cancel raised {type(error).__name__}"
+            reason = str(message.get("reason", ""))
+            threading.Thread(target=self._tell_of_cancel, args=(reason,), name="collectord-cancel", daemon=True).start()
         elif message["type"] == "stalled":
             self._fault = f"the collector's disk: {message.get('message')}"
+
+    def _tell_of_cancel(self, reason: str) -> None:
+        """In a thread of its own, since a callback may end the session, whose answer the background thread brings."""
+        for callback in self._on_cancel:
+            try:
+                callback(reason)
+            except Exception as error:  # noqa: BLE001 — a host's callback must not end our thread
+                self._fault = f"a callback of on_cancel raised {type(error).__name__}"
 
     # ------------------------------------------------------------ emitting
 
@@ -390,8 +402,10 @@ class Session:
             time = now_ns() if at is None else int(at)
             before = _codec.array_header(_ELEMENTS[kind]) + _codec.pack_parts(kind, time)
             after = make(None)
-            if len(after) > _EVENT_SIZE_MAX_BYTES:
-                after = make(CUT_TEXT_KEPT)
+            for longest in _CUTS:
+                if len(after) <= _EVENT_SIZE_MAX_BYTES:
+                    break
+                after = make(longest)
             if len(after) > _EVENT_SIZE_MAX_BYTES:
                 self.count("too_large")
                 return
@@ -431,7 +445,7 @@ def _exception_of(error: BaseException) -> dict[str, str | None]:
 
 
 def _text_or_none(text: Any) -> str | None:
-    return None if text is None else str(text)
+    return None if text is None else as_text(text)
 
 
 def _new_id() -> bytes:
@@ -450,6 +464,7 @@ def _resource() -> dict[str, Any]:
         "service.name": name,
         "process.pid": os.getpid(),
         "process.executable.name": os.path.basename(sys.executable or "python"),
+        "process.command_args": list(sys.argv),
         "process.runtime.name": platform.python_implementation().lower(),
         "process.runtime.version": platform.python_version(),
         "host.name": platform.node(),
@@ -481,7 +496,7 @@ def session(
         A session that records, or, without a collector or where it refuses, one that does nothing: its ``path`` is None, its
         ``outcome`` "unknown", and ``statistics()["last_error"]`` says why.
     """
-    name = str(session_id) if session_id is not None else uuid.uuid4().hex
+    name = as_text(session_id) if session_id is not None else uuid.uuid4().hex
     opening: dict[str, Any] = {
         "session_id": name,
         "attributes": fit_attributes(attributes),
@@ -500,9 +515,12 @@ def session(
         else:
             early.append(message)
 
-    transport = SocketTransport(socket_path or default_socket_path(), opening, hear)
+    path = as_text(socket_path) if socket_path else default_socket_path()
+    transport = SocketTransport(path, opening, hear)
     opened = transport.opened if transport.open(timeout) else None
     made = Session(name, transport, opened, bool(join))
+    if opened is None and raw_trace is not None:
+        made.trace_id = raw_trace.hex()
     heard.append(made)
     for message in early:
         made.hear(message)

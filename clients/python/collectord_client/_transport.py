@@ -142,6 +142,7 @@ class SocketTransport:
         self.opened: dict[str, Any] | None = None
         self._counts = {"accepted": 0, "sent": 0, "acknowledged": 0, "lost": 0, "reconnects": 0}
         self._refused: dict[str, int] = {}
+        self._acknowledged_to = 0
         self.last_error = ""
 
     # ------------------------------------------------------------ opening
@@ -152,9 +153,12 @@ class SocketTransport:
         try:
             self._connect(deadline, self._opening)
             self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        except (OSError, ValueError) as error:
+            _check_opened(self.opened)
+        except Exception as error:  # noqa: BLE001 — whatever the host or the collector gave us: there is no session then
             self._go_quiet(f"{self._path}: {error}")
+            self.opened = None
             self._drop_socket()
+            self._close_wake()
             return False
         self._thread = threading.Thread(target=self._run, name="collectord-sender", daemon=True)
         self._thread.start()
@@ -194,7 +198,8 @@ class SocketTransport:
                     raise ConnectionError("the collector closed the connection")
                 self._reader.feed(chunk)
             elif message["type"] == "error":
-                raise ValueError(f"{message.get('message')} ({message.get('code')})")
+                kind = ConnectionError if message.get("retryable") else ValueError
+                raise kind(f"{message.get('message')} ({message.get('code')})")
             elif message.get("id") == fields["id"]:
                 return message
 
@@ -260,9 +265,7 @@ class SocketTransport:
         self._thread = None
         self._queue.clear()
         self._drop_socket()
-        if self._wake >= 0:
-            os.close(self._wake)
-            self._wake = -1
+        self._close_wake()
         for request in self._waiting.values():
             request.over = threading.Event()
             request.over.set()
@@ -311,6 +314,8 @@ class SocketTransport:
                     self.last_error = str(error) or type(error).__name__
                     if self._closing or not self._reconnect():
                         return
+                except Exception as error:  # noqa: BLE001 — the thread's boundary: a collector's nonsense is not the host's
+                    self._go_quiet(f"the collector's answer makes no sense: {type(error).__name__}: {error}")
         finally:
             self._finish()
 
@@ -380,17 +385,18 @@ class SocketTransport:
         events: list[bytes] = []
         size = taken = 0
         start = self._sequence + 1
-        while self._queue and len(events) < BATCH_EVENTS_MAX and size < BATCH_SIZE_MAX_BYTES:
+        while self._queue and len(events) < BATCH_EVENTS_MAX:
             event = self._queue[0]
             if not isinstance(event, Event):
                 break
             raw = self._encoded(event)
-            if raw is None and events:
-                break  # a hole in the sequence begins another frame
+            if events and (raw is None or size + len(raw) > BATCH_SIZE_MAX_BYTES):
+                break  # a hole in the sequence begins another frame, and so does what makes this one too long
             self._queue.popleft()
             taken += len(event.before) + len(event.after) + _OVERHEAD_BYTES
             if raw is None:
-                self._counts["lost"] += 1  # it refers to a span whose start was lost
+                self._counts["lost"] += 1  # it refers to a span whose start was lost: it leaves its number behind as a gap
+                self._sequence += 1
                 start = self._sequence + 1
                 continue
             self._sequence += 1
@@ -454,10 +460,13 @@ class SocketTransport:
         sequence = message.get("sequence", 0)
         for _, count, code in message.get("refused", ()):
             self._refused[code] = self._refused.get(code, 0) + count
+            self._counts["acknowledged"] -= count
         more = message.get("refused_more", 0)
         if more:
             self._refused["not-listed"] = self._refused.get("not-listed", 0) + more
-        self._counts["acknowledged"] = max(self._counts["acknowledged"], sequence)
+            self._counts["acknowledged"] -= more
+        self._counts["acknowledged"] += max(0, sequence - self._acknowledged_to)
+        self._acknowledged_to = max(self._acknowledged_to, sequence)
         while self._kept and self._kept[0][0] <= sequence:
             self._kept_bytes -= len(self._kept.popleft()[1])
 
@@ -511,8 +520,23 @@ class SocketTransport:
         self._waiting.clear()
         self._settled.set()
         self._drop_socket()
+        with self._lock:
+            self._close_wake()
+
+    def _close_wake(self) -> None:
+        if self._wake >= 0:
+            wake, self._wake = self._wake, -1
+            os.close(wake)
 
     def _drop_socket(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _check_opened(opened: dict[str, Any] | None) -> None:
+    """Whether an answer to an ``open`` has what a session needs; raises ``ValueError``."""
+    wanted = {"run": int, "path": str, "trace_id": bytes, "next_sequence": int, "resume_token": bytes}
+    for name, kind in wanted.items():
+        if opened is None or not isinstance(opened.get(name), kind):
+            raise ValueError(f"the collector's answer lacks {name}")

@@ -36,7 +36,7 @@ def fit_attributes(attributes: Mapping[Any, Any] | None, longest: int | None = N
         if len(fitted) >= ATTRIBUTES_MAX // 2:
             left_out += 1
             continue
-        name = key if type(key) is str else _as_text(key)
+        name = key if type(key) is str else as_text(key)
         kind = type(value)
         short = longest is None or kind not in (str, bytes) or len(value) <= longest
         if (kind in _PLAIN and short) or (kind is int and -(1 << 63) <= value < 1 << 63):
@@ -78,7 +78,7 @@ def fit(value: Any, marks: set[str], longest: int | None = None, depth: int = 0)
 def _fit_other(value: Any, marks: set[str], longest: int | None, depth: int) -> Any:
     """Containers, subclasses of plain types, and everything else."""
     if isinstance(value, Mapping):
-        return {_as_text(key): fit(item, marks, longest, depth + 1) for key, item in value.items()}
+        return {as_text(key): fit(item, marks, longest, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [fit(item, marks, longest, depth + 1) for item in value]
     if isinstance(value, AbstractSet):
@@ -99,7 +99,8 @@ def _decimal(value: int) -> str:
         return hex(value)
 
 
-def _as_text(key: Any) -> str:
+def as_text(key: Any) -> str:
+    """Any value as text; never raises."""
     if type(key) is str:
         return key
     try:
