@@ -55,6 +55,10 @@ cumulative acknowledgements are folded, so a writer that never reads costs one a
 OPEN_SPANS_MAX: Final = 65_536
 """Why: memory of a run is bounded by its open spans. Beyond it: the event is refused ``spans-too-many``."""
 
+OPEN_SPAN_NAME_MAX_CHARACTERS: Final = 256
+"""Why: the names of open spans are held for `status`, and a name may be as long as a frame. Beyond it: `status` knows the
+beginning; the journal and the trace file have it whole."""
+
 PENDING_MAX_BYTES: Final = 8 << 20
 """Why: events accepted and not yet durable wait in memory. Beyond it: the peer is not read (backpressure)."""
 
@@ -70,7 +74,7 @@ REPORT_TEXT_MAX_BYTES: Final = 65_536
 Beyond it: head and tail are kept with the number of bytes left out between them."""
 
 NOTES_MAX: Final = 64
-"""Why: notes (a late crash report, say) are shown whole. Beyond it: they are counted in the last one."""
+"""Why: notes (a late crash report, say) are shown whole. Beyond it: the last ones say how many more there were at least."""
 
 CANCEL_GRACE_S: Final = 30.0
 """How long an agent that was asked to cancel has before its run becomes `cancelled` without it."""

@@ -79,6 +79,7 @@ class RunCore:
         self._waiters: list[tuple[Asker, int]] = []
         self._notes: list[Record] = []
         self._notes_written = 0
+        self._notes_left_out = 0
         self._deferred: deque[AnyInput] = deque()
         self._before_stall = State.RUNNING
         self._order_number = 0
@@ -242,9 +243,13 @@ class RunCore:
             self._append(skip_to(self.ledger, source, last_sequence + 1, at))
 
     def _note(self, at: int, kind: str, text: str) -> None:
-        """Keep a note for behind the terminal record."""
+        """Keep a note for behind the terminal record; beyond the most, only how many: said at 1, 2, 4, 8 … more."""
         if self._notes_written + len(self._notes) < NOTES_MAX:
             self._notes.append(records.note(at, kind, text))
+            return
+        self._notes_left_out += 1
+        if self._notes_left_out.bit_count() == 1:
+            self._notes.append(records.note(at, "notes", f"at least {self._notes_left_out} more notes were left out"))
 
     def _note_refused_late(self, at: int) -> None:
         if self.refused_late:
@@ -339,6 +344,7 @@ class RunCore:
 
     def _confirm(self, _: AnyInput) -> None:
         """What was handed to the disk is durable: everything that waited for it may be said."""
+        self.stall_cause = None
         begun = [say for say in self._after_sync if isinstance(say.message, messages.Opened)]
         others = [say for say in self._after_sync if not isinstance(say.message, messages.Opened)]
         self._effects.say.extend(begun)  # first: who sends events right behind its open hears of them after it
@@ -368,10 +374,15 @@ class RunCore:
 
     def _stall(self, event: inputs.SyncFailed) -> State:
         self._before_stall = self.state
-        self.stall_cause = event.cause
-        for asker in self._askers.values():
-            self._say(asker, messages.Stalled("disk-failed", event.cause))
+        self._tell_stalled(event)
         return State.STALLED
+
+    def _tell_stalled(self, event: inputs.SyncFailed) -> None:
+        """Once, to everyone who writes; a run whose terminal record waits for the disk is stalled in no other way."""
+        if self.stall_cause is None:
+            for asker in self._askers.values():
+                self._say(asker, messages.Stalled("disk-failed", event.cause))
+        self.stall_cause = event.cause
 
     def _mark_stalled(self, event: inputs.Crash | inputs.OwnerGone) -> None:
         patient = self._before_stall is State.ENDING and self._end is not None and not self._end.wait
@@ -379,7 +390,6 @@ class RunCore:
             self._mark = event
 
     def _unstall(self, event: inputs.Synced) -> State:
-        self.stall_cause = None
         if self._mark is not None:
             self._drop_order()
             self._confirm(event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from collectord.limits import OPEN_SPANS_MAX
+from collectord.limits import OPEN_SPAN_NAME_MAX_CHARACTERS, OPEN_SPANS_MAX
 from collectord.model import Event, EventKind
 from collectord.session.usage import KEYS, Usage, relevant
 from collectord.wire.events import Refusal
@@ -119,6 +119,8 @@ class Ledger:
                 last = event
                 _, at, span_id, parent_id, name, _, attributes = event[:7]
                 usage = None if KEYS.isdisjoint(attributes) else relevant(attributes)
+                if len(name) > OPEN_SPAN_NAME_MAX_CHARACTERS:
+                    name = name[:OPEN_SPAN_NAME_MAX_CHARACTERS]
                 own[sequence] = by_id[span_id] = [name, span_id, parent_id, at, position, usage, False]
                 started += 1
                 self.open_spans += 1
@@ -149,7 +151,7 @@ class Ledger:
                     continue
                 if kind == SPAN_UPDATE:
                     if event[4] is not None:
-                        found[NAME] = event[4]
+                        found[NAME] = event[4][:OPEN_SPAN_NAME_MAX_CHARACTERS]
                     if not KEYS.isdisjoint(event[3]):
                         _keep_usage(found, event[3])
             elif kind == LOG:

@@ -85,6 +85,7 @@ class Action(Enum):
     PUBLISH = "publish"
     RENDER_CRASHED = "render_crashed"
     STALL = "stall"
+    TELL_STALLED = "tell_stalled"
     UNSTALL = "unstall"
     GIVE_UP = "give_up"
     DEFER = "defer"
@@ -165,7 +166,7 @@ def _ended(state: State) -> dict[Input, Row]:
         I.OWNER_GONE: _row(A.IGNORE, state),
         I.PARTICIPANT_GONE: _row(A.LEAVE_LATE, state),
         I.SYNCED: _row(A.RENDER_CRASHED if crashed else A.PUBLISH, state),
-        I.SYNC_FAILED: _row(A.IGNORE, state),
+        I.SYNC_FAILED: _row(A.TELL_STALLED, state),
         I.EXPORT_DUE: _row(A.IGNORE, state),
         I.RENDERED: _row(A.RENAME_CRASHED if crashed else A.DROP_STALE, state),
         I.RENAMED: _row(A.FINISH, state),
