@@ -23,7 +23,7 @@ _PREFIX_SIZE_BYTES: Final = NAME_SIZE_MAX_BYTES - len("~h") - 2 * _HASH_SIZE_BYT
 
 _KEPT: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 _JOURNAL: Final = re.compile(r"(?P<name>.+)~(?P<run>[1-9][0-9]*)\.(?P<segment>0|[1-9][0-9]*)\.journal")
-_TRACE: Final = re.compile(r"(?P<name>.+?)(?:~(?P<run>[1-9][0-9]*))?\.json")
+_TRACE: Final = re.compile(r"(?P<name>.+?)(?:~(?P<run>[2-9]|[1-9][0-9]+))?\.json")  # the first run has no number
 _PLAIN: Final = re.compile(r"(?:[A-Za-z0-9_-]|%[0-9A-F]{2})(?:[A-Za-z0-9_.-]|%[0-9A-F]{2})*(?:~h[0-9a-f]{32})?")
 
 TEMPORARY_SUFFIX: Final = ".tmp"
