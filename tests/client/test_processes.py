@@ -137,17 +137,21 @@ print(handled, session.end().outcome)
 
 def test_finalisers_may_use_everything(daemon: Daemon, name: str) -> None:
     script = """
-import gc
+import gc, time
 session = collectord.session(sys.argv[1])
+done = []
 class Finalised:
     def __init__(self):
         self.me = self
     def __del__(self):
         session.log("finalised")
+        done.append(None)
 for number in range(2000):
     Finalised()
     session.log("working")
-gc.collect()
+while len(done) < 2000:  # a collection that another thread is in the middle of makes ours return at once
+    gc.collect()
+    time.sleep(0.001)
 print(session.end().outcome)
 """
     assert run_agent(script, daemon.socket, name).stdout == "completed\n"
