@@ -1,4 +1,4 @@
-"""Scenarios D: sizes, stops, bad configurations, and many at once."""
+"""Scenarios D: sizes, bad configurations, locks and sockets, and many at once. Stops and kills are in ``test_d_stops``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -34,37 +33,6 @@ def test_d2_fifty_thousand_events_in_one_session_are_all_there() -> None:
         assert document["session"]["counts"]["logs"] == 50_000
         bodies = [record["body"]["stringValue"] for record in logs_of(document)]
         assert bodies == [f"{batch} {n}" for batch in range(50) for n in range(1_000)]
-
-
-def test_d16_one_event_and_then_a_stop_is_written() -> None:
-    with running() as daemon, daemon.client() as client:
-        client.open("d16")
-        client.send_events([log("the only one")])
-        client.wait_acknowledged()
-        assert daemon.stop() == 0
-        session = daemon.trace("d16")["session"]
-        assert session["outcome"] == "running", "a stop of the collector is no end of the session"
-        assert session["counts"]["logs"] == 1
-
-
-def test_d15_a_stop_with_twenty_running_sessions_keeps_what_was_acknowledged() -> None:
-    with running() as daemon:
-        clients = [daemon.client() for _ in range(20)]
-        for number, client in enumerate(clients):
-            client.open(f"d15-{number}")
-        for client in clients:
-            for _ in range(20):
-                client.send_events([log("x") for _ in range(50)])
-        began = time.monotonic()
-        assert daemon.stop() == 0
-        print(f"stopped in {time.monotonic() - began:.1f} s")
-        for number, client in enumerate(clients):
-            while client.receive() is not None:
-                pass
-            client.close()
-            session = daemon.trace(f"d15-{number}")["session"]
-            assert session["outcome"] == "running"
-            assert session["counts"]["logs"] >= client.acknowledged
 
 
 def test_d17_a_wrong_configuration_refuses_to_start_and_says_why() -> None:

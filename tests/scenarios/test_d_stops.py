@@ -19,7 +19,7 @@ import pytest
 
 from collectord.model import Outcome
 from collectord.wire import messages
-from tests.export.otlp import check_document, logs_of, value_of
+from tests.export.otlp import logs_of, value_of
 from tests.process.client import RawClient, Refused, log, span_start
 from tests.process.daemon import Daemon, running
 from tests.scenarios.journals import stored_of, terminals_of
@@ -88,7 +88,7 @@ def check_kept(daemon: Daemon, stream: Stream) -> dict[str, Any]:
     stored = stored_of(daemon, stream.name).get(1, set())
     assert stored == set(range(1, len(stored) + 1)), "no holes"
     assert len(stored) >= stream.client.acknowledged, f"{stream.client.acknowledged} were acknowledged, {len(stored)} are stored"
-    document = check_document(daemon.trace_path(stream.name).read_bytes())
+    document = daemon.trace(stream.name)  # that it is sound OTLP is looked at once, when the daemon of the test is stopped
     bodies = [value_of(record["body"]) for record in logs_of(document)]
     assert bodies == [f"{stream.name} {n}" for n in range(1, len(stored) + 1)]
     session: dict[str, Any] = document["session"]
