@@ -104,26 +104,27 @@ class Ledger:
         refused: list[Refusal] = []
         own = producer.open
         by_id = self._by_id
+        reports_nothing = KEYS.isdisjoint
         position = self.last_position
-        sequence = first_sequence - 1
-        last: Event | None = None
+        room = OPEN_SPANS_MAX - self.open_spans
         started = 0
-        for event in events:
-            sequence += 1
+        last: Event | None = None
+        sequence = first_sequence - 1
+        for sequence, event in enumerate(events, first_sequence):
             kind = event[0]
             if kind == SPAN_START:
-                if self.open_spans >= OPEN_SPANS_MAX:
+                if room <= 0:
                     refused.append(Refusal(sequence - first_sequence, "spans-too-many"))
                     continue
+                room -= 1
+                started += 1
                 position += 1
                 last = event
-                _, at, span_id, parent_id, name, _, attributes = event[:7]
-                usage = None if KEYS.isdisjoint(attributes) else relevant(attributes)
+                span_id, name, attributes = event[2], event[4], event[6]
                 if len(name) > OPEN_SPAN_NAME_MAX_CHARACTERS:
                     name = name[:OPEN_SPAN_NAME_MAX_CHARACTERS]
-                own[sequence] = by_id[span_id] = [name, span_id, parent_id, at, position, usage, False]
-                started += 1
-                self.open_spans += 1
+                usage = None if reports_nothing(attributes) else relevant(attributes)
+                own[sequence] = by_id[span_id] = [name, span_id, event[3], event[1], position, usage, False]
                 continue
             if kind == SPAN_END:
                 reference = event[2]
@@ -131,15 +132,18 @@ class Ledger:
                 if found is None:
                     refused.append(Refusal(sequence - first_sequence, self._why_not_open(reference, sequence)))
                     continue
+                room += 1
                 position += 1
                 last = event
-                self.open_spans -= 1
-                if by_id.get(found[SPAN_ID]) is found:
-                    del by_id[found[SPAN_ID]]
+                span_id = found[SPAN_ID]
+                named = by_id.pop(span_id, None)
+                if named is not found and named is not None:
+                    by_id[span_id] = named  # another open span has the same id, and was started later
                 if event[3] == 2:
                     self.errors += 1
-                if not KEYS.isdisjoint(event[5]):
-                    _keep_usage(found, event[5])
+                attributes = event[5]
+                if not reports_nothing(attributes):
+                    _keep_usage(found, attributes)
                 if found[USAGE] is not None or found[BELOW]:
                     self._count_usage(found)
                 continue
@@ -152,12 +156,13 @@ class Ledger:
                 if kind == SPAN_UPDATE:
                     if event[4] is not None:
                         found[NAME] = event[4][:OPEN_SPAN_NAME_MAX_CHARACTERS]
-                    if not KEYS.isdisjoint(event[3]):
+                    if not reports_nothing(event[3]):
                         _keep_usage(found, event[3])
             elif kind == LOG:
                 self.logs += 1
             position += 1
             last = event
+        self.open_spans = OPEN_SPANS_MAX - room
         self.spans += started
         if last is not None:
             self.last_position = position

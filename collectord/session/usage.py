@@ -6,7 +6,7 @@ Pure. Reads the GenAI attribute names in force and their common older spellings;
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import deque
 from typing import Any, Final
 
 from collectord.limits import RESPONSE_IDS_REMEMBERED_MAX
@@ -26,17 +26,21 @@ _TEXT_KEPT_MAX: Final = 128
 KEYS: Final = frozenset((*_INPUT_KEYS, *_OUTPUT_KEYS, *_COST_KEYS, _RESPONSE_ID, _OPERATION))
 """The attributes that an open span must keep for this module."""
 
+_says_no_cost: Final = frozenset(_COST_KEYS).isdisjoint
+_NO_ORDER: Final[deque[str]] = deque(maxlen=0)
+
 
 class Usage:
     """The totals of one run."""
 
-    __slots__ = ("_seen", "cost", "input_tokens", "output_tokens")
+    __slots__ = ("_order", "_seen", "cost", "input_tokens", "output_tokens")
 
     def __init__(self) -> None:
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost: float | None = None
-        self._seen: OrderedDict[str, None] | None = None
+        self._seen: set[str] | None = None
+        self._order: deque[str] = _NO_ORDER
 
     def count(self, attributes: Attributes) -> bool:
         """Count one ended leaf span.
@@ -52,26 +56,30 @@ class Usage:
             return False
         tokens_in = _first(attributes, _INPUT_KEYS)
         tokens_out = _first(attributes, _OUTPUT_KEYS)
-        cost = _first(attributes, _COST_KEYS)
+        cost = None if _says_no_cost(attributes) else _first(attributes, _COST_KEYS)
         if tokens_in is None and tokens_out is None and cost is None:
             return False
         response = attributes.get(_RESPONSE_ID)
         if type(response) is str and self._is_duplicate(response):
             return True
-        self.input_tokens += int(tokens_in or 0)
-        self.output_tokens += int(tokens_out or 0)
+        if tokens_in is not None:
+            self.input_tokens += int(tokens_in)
+        if tokens_out is not None:
+            self.output_tokens += int(tokens_out)
         if cost is not None:
             self.cost = (self.cost or 0.0) + float(cost)
         return True
 
     def _is_duplicate(self, response: str) -> bool:
-        if self._seen is None:
-            self._seen = OrderedDict()
+        """Whether a response was counted before. A set and a queue, since an ordered map takes more than twice the time."""
+        if self._seen is None:  # most runs never come here
+            self._seen, self._order = set(), deque()
         if response in self._seen:
             return True
-        self._seen[response] = None
-        if len(self._seen) > RESPONSE_IDS_REMEMBERED_MAX:
-            self._seen.popitem(last=False)
+        self._seen.add(response)
+        self._order.append(response)
+        if len(self._order) > RESPONSE_IDS_REMEMBERED_MAX:
+            self._seen.remove(self._order.popleft())
         return False
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,16 +89,21 @@ class Usage:
 
 def relevant(attributes: Attributes) -> Attributes:
     """What an open span keeps of its attributes: numbers and short text, since an agent may put anything of any size there."""
-    return {key: _bounded(value) for key, value in attributes.items() if key in KEYS}
+    kept: Attributes = {}
+    for key, value in attributes.items():
+        if key in KEYS:
+            kept[key] = value if type(value) is int else _bounded(value)
+    return kept
 
 
 def _bounded(value: Any) -> str | float | None:
-    if type(value) in (int, float):
+    kind = type(value)
+    if kind is int or kind is float:
         return value  # type: ignore[no-any-return]
-    if type(value) is not str:
+    if kind is not str:
         return None
     if len(value) <= _TEXT_KEPT_MAX:
-        return value
+        return value  # type: ignore[no-any-return]
     return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -98,6 +111,6 @@ def _first(attributes: Attributes, keys: tuple[str, ...]) -> float | None:
     """The first of several spellings that holds a number worth counting."""
     for key in keys:
         value: Any = attributes.get(key)
-        if type(value) in (int, float) and 0 <= value < 1e15:  # also leaves out NaN and infinity
-            return value  # type: ignore[no-any-return]
+        if (type(value) is int or type(value) is float) and 0 <= value < 1e15:  # also leaves out NaN and infinity
+            return value
     return None
