@@ -23,8 +23,8 @@ from tests.process.daemon import Daemon, running
 
 pytestmark = pytest.mark.process
 
-EVENTS, SECONDS = 2_000, 20
 SIZE_BYTES = 700
+"""Of the one attribute of each event."""
 
 
 @define
@@ -74,7 +74,7 @@ def _send(client: RawClient, events: int) -> None:
     client.send_events(batch)
 
 
-def measured(batches: int) -> Cost:
+def measured(batches: int, events: int, seconds: float) -> Cost:
     """A session of its own daemon that sends its events in so many batches, evenly over the time."""
     cost, over = Cost(), threading.Event()
     with running() as daemon, daemon.client() as client:
@@ -85,8 +85,8 @@ def measured(batches: int) -> Cost:
         try:
             began = time.monotonic()
             for number in range(1, batches + 1):
-                _send(client, EVENTS // batches)
-                time.sleep(max(0.0, began + number * SECONDS / batches - time.monotonic()))  # the scenario's pace
+                _send(client, events // batches)
+                time.sleep(max(0.0, began + number * seconds / batches - time.monotonic()))  # the scenario's pace
             client.wait_acknowledged()
             cost.streaming = written(daemon) - before
         finally:
@@ -94,18 +94,24 @@ def measured(batches: int) -> Cost:
             watcher.join()
         assert client.end().outcome is Outcome.COMPLETED
         cost.total, cost.final = written(daemon) - before, path.stat().st_size
-        assert len(spans_of(daemon.trace("d1"))) == EVENTS // 2
+        assert len(spans_of(daemon.trace("d1"))) == events // 2
     return cost
 
 
-def test_d1_a_session_costs_a_small_multiple_of_its_final_file_and_no_more_than_1_mib_a_second() -> None:
+@pytest.mark.parametrize(
+    ("events", "seconds", "steadily", "bursts"),
+    [(600, 6, 60, 3), pytest.param(2_000, 20, 200, 10, marks=pytest.mark.bed)],
+    ids=["6 s", "20 s, as the scenario says"],
+)
+def test_d1_a_session_costs_a_small_multiple_of_its_final_file_and_no_more_than_1_mib_a_second(
+    events: int, seconds: int, steadily: int, bursts: int
+) -> None:
     with ThreadPoolExecutor(2) as pool:
-        steady, bursts = pool.map(measured, (200, 10))
-    for name, cost in (("steady", steady), ("bursts", bursts)):
+        costs = pool.map(lambda batches: measured(batches, events, seconds), (steadily, bursts))
+    for name, most, cost in zip(("steady", "bursts"), (4, 8), costs, strict=True):
         print(f"{name}: {cost.total} bytes for a file of {cost.final}: {cost.ratio:.1f} times, {len(cost.documents)} documents")
-        assert cost.streaming / SECONDS < EXPORT_RATE_BYTES_PER_S
+        assert cost.streaming / seconds < EXPORT_RATE_BYTES_PER_S
         for (earlier, _), (later, size) in zip(cost.documents, cost.documents[1:], strict=False):
             assert size < (later - earlier + 0.5) * EXPORT_RATE_BYTES_PER_S
-    assert steady.ratio <= 4
-    assert bursts.ratio <= 8
-    assert len(bursts.documents) > 5, "and the file followed"
+        assert cost.ratio <= most
+        assert len(cost.documents) >= 3, "and the file followed"

@@ -96,6 +96,7 @@ def check_kept(daemon: Daemon, stream: Stream) -> dict[str, Any]:
     return session
 
 
+@pytest.mark.bed
 def test_m2c_a_killed_daemon_has_kept_every_acknowledged_event_and_says_what_happened() -> None:
     rng = random.Random(SEED)
     acknowledged = in_opening = 0

@@ -18,7 +18,7 @@ from tests.scenarios.support import until
 pytestmark = pytest.mark.process
 
 FULL = os.environ.get("COLLECTORD_FULL") == "1"
-LAPS, CYCLES = (5, 1_000) if FULL else (2, 200)
+LAPS, CYCLES = (5, 1_000) if FULL else (3, 200)
 WARM_LAPS = 5 if FULL else 1
 """The allocator settles in some 5,000 cycles: 400 bytes a cycle at first, 4 at the end of that."""
 
@@ -73,6 +73,12 @@ def test_l17_a_run_leaves_nothing_behind_when_its_end_is_answered() -> None:
                 assert kept(client)[2] == before[2] + 1, "the owner's task, and no other"
                 assert client.end().outcome is Outcome.COMPLETED
                 assert kept(client) == before, "exactly at the baseline when the end is answered"
+
+
+@pytest.mark.bed
+def test_l17_memory_and_threads_do_not_grow_by_the_run() -> None:
+    with running() as daemon, daemon.client() as watcher:
+        alone = kept(watcher)
         sizes = []
         for number in range(WARM_LAPS + LAPS):
             lap(daemon, f"lap-{number}", CYCLES)
