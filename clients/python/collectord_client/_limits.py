@@ -28,6 +28,10 @@ ATTRIBUTES_MAX: Final = 1_000
 REPR_MAX: Final = 8_192
 """Why: the repr of an unknown object may be anything. Beyond it: it is cut."""
 
+VALUE_ITEMS_MAX: Final = 200_000
+"""Why: a container that holds another twice, which holds another twice, and so on, unfolds without end. Beyond it: the rest
+of the value is left out, and marked."""
+
 CUT_TEXT_KEPT: Final = 65_536
 """How many characters of a text that is too long are kept, half at each end."""
 
@@ -38,10 +42,10 @@ END_TIMEOUT_S: Final = 30.0
 """How long a terminal call waits for the outcome that stands."""
 
 CRASH_TIMEOUT_S: Final = 2.0
-"""How long an unhandled exception may hold up the death of its process."""
+"""How long an unhandled exception may hold up the death of its process, for all sessions together."""
 
 EXIT_TIMEOUT_S: Final = 1.0
-"""How long the exit of an interpreter waits for what is queued to be sent."""
+"""How long the exit of an interpreter waits for what is queued to be sent, for all sessions together."""
 
 RECONNECT_FIRST_S: Final = 0.05
 RECONNECT_MAX_S: Final = 2.0

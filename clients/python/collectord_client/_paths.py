@@ -13,8 +13,9 @@ def default_socket_path() -> str:
     uid = os.getuid()
     if uid == 0:
         return "/run/collectord/collectord.sock"
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
-    if not os.path.isdir(runtime):
-        runtime = f"/tmp/collectord-{uid}"
-        return os.path.join(runtime, "collectord.sock")
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if not os.path.isabs(runtime):  # the specification says to ignore a relative one
+        runtime = f"/run/user/{uid}"
+        if not os.path.isdir(runtime):
+            return f"/tmp/collectord-{uid}/collectord.sock"
     return os.path.join(runtime, "collectord", "collectord.sock")

@@ -16,16 +16,16 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from collectord_client import _codec, _crash
+from collectord_client._harmless import harmless
 from collectord_client._limits import (
     CONNECT_TIMEOUT_S,
-    CRASH_TIMEOUT_S,
     CUT_TEXT_KEPT,
     END_TIMEOUT_S,
     FRAME_SIZE_MAX_BYTES,
 )
 from collectord_client._paths import default_socket_path
 from collectord_client._span import ROOT, Span, _Root, current, exception_attributes, is_cancellation, now_ns
-from collectord_client._transport import Event, SocketTransport, Transport
+from collectord_client._transport import Event, SocketTransport, Transport, bounded
 from collectord_client._values import as_text, fit, fit_attributes
 
 UNKNOWN: Final = "unknown"
@@ -53,6 +53,10 @@ class Ended:
         return f"Ended(outcome={self.outcome!r}, path={self.path!r})"
 
 
+def _stands(session: Any) -> Any:
+    return session.as_it_stands()
+
+
 class Space:
     """A named map of values that belongs to a session; the trace shows its last state."""
 
@@ -60,17 +64,17 @@ class Space:
 
     def __init__(self, session: Session, name: str) -> None:
         self._session = session
-        self._name = str(name)
+        self._name = as_text(name)
 
     def set(self, key: str, value: Any) -> None:
         """Set a value."""
         self._session.emit(
-            _codec.KV_SET, None, lambda longest: _codec.pack_parts(self._name, str(key), fit(value, set(), longest))
+            _codec.KV_SET, None, lambda longest: _codec.pack_parts(self._name, as_text(key), fit(value, set(), longest))
         )
 
     def delete(self, key: str) -> None:
         """Remove a value."""
-        self._session.emit(_codec.KV_DELETE, None, lambda _: _codec.pack_parts(self._name, str(key)))
+        self._session.emit(_codec.KV_DELETE, None, lambda _: _codec.pack_parts(self._name, as_text(key)))
 
     def clear(self) -> None:
         """Remove all values."""
@@ -145,6 +149,7 @@ class Session:
         """A span to be used with ``with``: current inside the block, ended with it. Arguments as ``start_span``."""
         return self.start_span(name, parent, kind, attributes, links, start_time, span_id)
 
+    @harmless(lambda self: Span(self, _new_id(), "").void())
     def start_span(
         self,
         name: str,
@@ -221,6 +226,7 @@ class Session:
 
     # ------------------------------------------------------------ other events
 
+    @harmless(None)
     def log(self, message: Any, severity: str = "info", attributes: Mapping[str, Any] | None = None) -> None:
         """A levelled message: "trace", "debug", "info", "warn", "error" or "fatal"; belongs to the current span."""
         number = _codec.SEVERITIES.get(as_text(severity).lower(), 9)
@@ -232,10 +238,12 @@ class Session:
             lambda longest: _codec.pack_parts(number, fit(message, set(), longest), self.fit(attributes, longest), span_id),
         )
 
+    @harmless(None)
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute of the session."""
         self.set_attributes({key: value})
 
+    @harmless(None)
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes of the session."""
         self.emit(_codec.SESSION_UPDATE, None, lambda longest: _codec.pack_parts(self.fit(attributes, longest)))
@@ -250,6 +258,7 @@ class Session:
 
     # ------------------------------------------------------------ durability and the end
 
+    @harmless(False)
     def flush(self, timeout: float = 5.0, export: bool = False) -> bool:
         """Wait until everything so far is durable; with ``export``, until it is in the trace file too.
 
@@ -263,7 +272,10 @@ class Session:
         statistics = self._transport.statistics()
         return answer is not None and answer["type"] == "flushed" and not answer["refused"] and not statistics["lost"]
 
-    def end(self, outcome: str = "completed", message: str | None = None, timeout: float = END_TIMEOUT_S, **fields: Any) -> Ended:
+    @harmless(_stands)
+    def end(
+        self, /, outcome: str = "completed", message: str | None = None, timeout: float = END_TIMEOUT_S, **fields: Any
+    ) -> Ended:
         """End the run as "completed" or "failed". Idempotent: answers with the outcome that stands.
 
         A participant does not end the run it joined: it detaches.
@@ -274,12 +286,14 @@ class Session:
         fields = {"outcome": wanted, "message": _text_or_none(message), "wait": True, **fields}
         return self._finish({"type": "end", **fields}, timeout)
 
-    def crash(self, reason: str = "", timeout: float = END_TIMEOUT_S, **fields: Any) -> Ended:
+    @harmless(_stands)
+    def crash(self, /, reason: str = "", timeout: float = END_TIMEOUT_S, **fields: Any) -> Ended:
         """Report that the run has crashed. Never waits behind an ``end`` that is waiting."""
         if self.joined:
             return self.detach(error={"type": None, "message": as_text(reason), "stack": None}, timeout=timeout)
         return self._finish({"type": "crash", "reason": as_text(reason), **fields}, timeout)
 
+    @harmless(_stands)
     def cancel(self, reason: str = "", timeout: float = END_TIMEOUT_S) -> Ended:
         """End the run as cancelled. A participant asks the owner to, and the run goes on until that one ends it."""
         if self.joined:
@@ -287,6 +301,7 @@ class Session:
             return Ended(self.outcome, self.path)
         return self._finish({"type": "cancel", "reason": as_text(reason), "wait": True}, timeout)
 
+    @harmless(_stands)
     def detach(self, error: dict[str, str | None] | None = None, timeout: float = END_TIMEOUT_S) -> Ended:
         """Leave a run that was joined; it goes on. With ``error`` the trace says that we left because of it."""
         if not self.joined:
@@ -307,7 +322,9 @@ class Session:
             return known
         if not self._connected:
             return Ended(UNKNOWN, None)
-        answer = self._transport.request(fields).wait(timeout)
+        return self._conclude(self._transport.request(fields).wait(timeout))
+
+    def _conclude(self, answer: dict[str, Any] | None) -> Ended:
         self._is_over = True
         if answer is not None and answer["type"] == "terminal":
             self._result = _ended(answer)
@@ -338,16 +355,17 @@ class Session:
 
     # ------------------------------------------------------------ what the hooks call
 
-    def unhandled(self, error: BaseException) -> None:
-        """An exception that nobody handled is about to end the process."""
+    def unhandled(self, error: BaseException) -> Callable[[float], object]:
+        """An exception that nobody handled: tell the collector at once; the answer is waited for by what is returned."""
         if self._is_over or not self._connected:
-            return
+            return lambda timeout: None
         exception = _exception_of(error)
         if self.joined:
-            self.detach(exception, CRASH_TIMEOUT_S)
-        else:
-            reason = f"{exception['type']}: {exception['message']}"
-            self.crash(reason, timeout=CRASH_TIMEOUT_S, exception=exception)
+            self._is_over = True
+            return self._transport.request({"type": "detach", "error": exception}).wait
+        reason = f"{exception['type']}: {exception['message']}"
+        request = self._transport.request({"type": "crash", "reason": reason, "exception": exception})
+        return lambda timeout: self._conclude(request.wait(timeout))
 
     def settle(self, timeout: float) -> None:
         """Wait until what is queued is sent."""
@@ -421,6 +439,15 @@ class Session:
     def count(self, what: str) -> None:
         """Count something that the host did and that had no effect."""
         self._local[what] = self._local.get(what, 0) + 1
+
+    def blame(self, call: str, error: Exception) -> None:
+        """A call of the host's raised, which is kept here instead."""
+        self.count("wrong_calls")
+        self._fault = f"{call} was called wrongly: {type(error).__name__}: {as_text(error)}"
+
+    def as_it_stands(self) -> Ended:
+        """What a terminal call answers that could not be made."""
+        return Ended(self.outcome, self.path)
 
     def statistics(self) -> dict[str, Any]:
         """What was accepted, sent, acknowledged, refused (by code) and lost; the state of the connection; the last error."""
@@ -517,7 +544,7 @@ def session(
 
     path = as_text(socket_path) if socket_path else default_socket_path()
     transport = SocketTransport(path, opening, hear)
-    opened = transport.opened if transport.open(timeout) else None
+    opened = transport.opened if transport.open(bounded(timeout)) else None
     made = Session(name, transport, opened, bool(join))
     if opened is None and raw_trace is not None:
         made.trace_id = raw_trace.hex()

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from collectord_client import _codec
+from collectord_client._harmless import harmless
+from collectord_client._values import as_text
 
 if TYPE_CHECKING:
     from collectord_client._session import Session
@@ -61,36 +63,53 @@ class Span:
         """Whether something may still be added."""
         return not self._ended
 
+    def blame(self, call: str, error: Exception) -> None:
+        """A call of the host's raised: its session tells of it."""
+        self._session.blame(call, error)
+
+    def void(self) -> Self:
+        """The span of a call that went wrong: it takes nothing, and nobody is told of it."""
+        self._ended = True
+        return self
+
+    @harmless(None)
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute; the collector has it at once, not only when the span ends."""
         self.set_attributes({key: value})
 
+    @harmless(None)
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
         self._tell(_codec.SPAN_UPDATE, lambda longest: _codec.pack_parts(self._session.fit(attributes, longest), None))
 
+    @harmless(None)
     def update_name(self, name: str) -> None:
         """Give the span another name."""
-        self.name = str(name)
+        self.name = as_text(name)
         self._tell(_codec.SPAN_UPDATE, lambda _: _codec.pack_parts({}, self.name))
 
+    @harmless(None)
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
         """Something happened in the span; ``timestamp`` in Unix nanoseconds, now if left out."""
         self._tell(
             _codec.SPAN_EVENT,
-            lambda longest: _codec.pack_parts(str(name), self._session.fit(attributes, longest)),
+            lambda longest: _codec.pack_parts(as_text(name), self._session.fit(attributes, longest)),
             timestamp,
         )
 
+    @harmless(None)
     def record_exception(self, exception: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
         """An exception, as an event with its type, message and stack."""
-        self.add_event("exception", {**exception_attributes(exception), **(attributes or {})})
+        own = exception_attributes(exception)
+        self.add_event("exception", {**own, **attributes} if isinstance(attributes, Mapping) else own)
 
+    @harmless(None)
     def set_status(self, status: str, message: str | None = None) -> None:
         """What the end of the span will say: "unset", "ok" or "error"."""
-        self._status = _codec.STATUSES.get(status, 0)
-        self._message = None if message is None else str(message)
+        self._status = _codec.STATUSES.get(as_text(status), 0)
+        self._message = None if message is None else as_text(message)
 
+    @harmless(None)
     def end(self, status: str | None = None, message: str | None = None, end_time: int | None = None) -> None:
         """End the span; a second time is ignored, and counted.
 
@@ -105,7 +124,7 @@ class Span:
         if status is not None:
             self.set_status(status, message)
         elif message is not None:
-            self._message = str(message)
+            self._message = as_text(message)
         code, words = self._status, self._message
         self._tell(_codec.SPAN_END, lambda _: _codec.pack_parts(code, words, {}), end_time)
         self._ended = True

@@ -7,6 +7,7 @@ the collector: it appends to a queue, whose order is the order of the events.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import select
 import socket
@@ -32,6 +33,41 @@ _OVERHEAD_BYTES = 120
 """What an event in the queue costs beside its bytes, about."""
 
 
+def bounded(timeout_s: float | None) -> float:
+    """A timeout that a lock takes: a host may say -1, infinity, or what is no number."""
+    if not isinstance(timeout_s, int | float) or math.isnan(timeout_s) or timeout_s < 0:
+        return 0.0
+    return float(min(timeout_s, threading.TIMEOUT_MAX))
+
+
+class Gate:
+    """Opened once; whoever waits goes on.
+
+    One raw lock. A ``threading.Event`` has a lock of its own that is held for moments: a signal handler that runs in such a
+    moment and waits for an answer would keep the thread that brings the answer from opening it.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let everybody through; a second time changes nothing."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it is open
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until it is open; False where it is not by then."""
+        is_open = self._lock.acquire(timeout=bounded(timeout_s))
+        if is_open:
+            self.set()
+        return is_open
+
+
 class Referable(Protocol):
     """Something that later events refer to by its sequence."""
 
@@ -55,8 +91,8 @@ class Lost:
 
     __slots__ = ("count",)
 
-    def __init__(self) -> None:
-        self.count = 1
+    def __init__(self, count: int) -> None:
+        self.count = count
 
 
 class Request:
@@ -66,7 +102,7 @@ class Request:
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.fields = fields
-        self.over = threading.Event()
+        self.over = Gate()
         self.answer: dict[str, Any] | None = None
 
     def wait(self, timeout_s: float | None) -> dict[str, Any] | None:
@@ -125,7 +161,10 @@ class SocketTransport:
         self._ids = itertools.count(1)
         self._lock = threading.RLock()  # a signal handler or a finaliser may submit in the middle of a submit
         self._queue: deque[Event | Lost | Request] = deque()
-        self._queued_bytes = 0
+        self._queued_bytes = 0  # all that was ever put in: written under the lock, which the sender never takes
+        self._taken_bytes = 0  # all that was ever taken out: written by the sender alone
+        self._lost_untold = 0
+        self._lost_inside = 0
         self._kept: deque[tuple[int, bytes]] = deque()
         self._kept_bytes = 0
         self._sequence = 0
@@ -212,21 +251,21 @@ class SocketTransport:
             if self._quiet or self._closing:
                 self._counts["lost"] += 1
                 return
-            if self._queued_bytes + self._kept_bytes + size > self._memory_max_bytes:
-                self._lose()
+            if self._queued_bytes - self._taken_bytes + self._kept_bytes + size > self._memory_max_bytes:
+                self._counts["lost"] += 1
+                self._lost_untold += 1
                 return
             self._counts["accepted"] += 1
             self._queued_bytes += size
+            self._tell_lost()
             self._queue.append(event)
         self._nudge()
 
-    def _lose(self) -> None:
-        self._counts["lost"] += 1
-        last = self._queue[-1] if self._queue else None
-        if isinstance(last, Lost):
-            last.count += 1
-        else:
-            self._queue.append(Lost())
+    def _tell_lost(self) -> None:
+        """What was lost since the last entry goes in front of the next one: the gap is where it happened."""
+        count, self._lost_untold = self._lost_untold, 0
+        if count:
+            self._queue.append(Lost(count))
 
     def request(self, fields: dict[str, Any]) -> Request:
         """As ``Transport.request``."""
@@ -235,13 +274,14 @@ class SocketTransport:
             if self._quiet or self._closing:
                 request.over.set()
                 return request
+            self._tell_lost()
             self._queue.append(request)
         self._nudge()
         return request
 
     def settle(self, timeout_s: float) -> bool:
         """As ``Transport.settle``."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + bounded(timeout_s)
         while self._queue or self._unsent:
             self._settled.clear()
             if self._quiet or not (self._queue or self._unsent):
@@ -267,7 +307,7 @@ class SocketTransport:
         self._drop_socket()
         self._close_wake()
         for request in self._waiting.values():
-            request.over = threading.Event()
+            request.over = Gate()
             request.over.set()
         self._waiting = {}
 
@@ -275,6 +315,7 @@ class SocketTransport:
         """As ``Transport.statistics``."""
         return {
             **self._counts,
+            "lost": self._counts["lost"] + self._lost_inside,
             "queued": len(self._queue),
             "unacknowledged_bytes": self._kept_bytes,
             "refused": dict(self._refused),
@@ -295,12 +336,11 @@ class SocketTransport:
         return "connected" if self._socket is not None else "reconnecting"
 
     def _nudge(self, always: bool = False) -> None:
-        if (self._idle or always) and self._wake >= 0:
+        if self._idle or always:
             self._idle = False
-            try:
-                os.eventfd_write(self._wake, 1)
-            except OSError:
-                pass  # the thread is gone, and what it left is counted
+            with self._lock:  # so that the descriptor is not closed, and given to somebody else, in between
+                if self._wake >= 0:
+                    os.eventfd_write(self._wake, 1)
 
     # ------------------------------------------------------------ the thread
 
@@ -370,9 +410,8 @@ class SocketTransport:
             self._queue.popleft()
             return self._frame_of(first)
         if isinstance(first, Lost):
-            with self._lock:
-                self._queue.popleft()
-                self._sequence += first.count
+            self._queue.popleft()
+            self._sequence += first.count
             return b""
         return self._frame_of_events()
 
@@ -395,7 +434,7 @@ class SocketTransport:
             self._queue.popleft()
             taken += len(event.before) + len(event.after) + _OVERHEAD_BYTES
             if raw is None:
-                self._counts["lost"] += 1  # it refers to a span whose start was lost: it leaves its number behind as a gap
+                self._lost_inside += 1  # it refers to a span whose start was lost: it leaves its number behind as a gap
                 self._sequence += 1
                 start = self._sequence + 1
                 continue
@@ -404,8 +443,7 @@ class SocketTransport:
                 event.starts.sequence = self._sequence
             events.append(raw)
             size += len(raw)
-        with self._lock:
-            self._queued_bytes -= taken
+        self._taken_bytes += taken
         if not events:
             return b""
         frame = _codec.encode_events(start, events)
@@ -509,19 +547,26 @@ class SocketTransport:
 
     def _finish(self) -> None:
         """Nobody waits for a thread that is gone, and what it did not send is counted."""
-        with self._lock:
-            if not self._closing and not self._quiet:
-                self._quiet = self.last_error or "the sender stopped"
-            self._counts["lost"] += sum(isinstance(entry, Event) for entry in self._queue)
-            left = [entry for entry in self._queue if isinstance(entry, Request)]
-            self._queue.clear()
-        for request in (*self._waiting.values(), *left):
+        if not self._closing and not self._quiet:
+            self._quiet = self.last_error or "the sender stopped"
+        self._closing = True
+        self._let_go()
+        with self._lock:  # nobody waits for us any more: whoever comes now sees that it is over
+            self._let_go()
+            self._close_wake()
+        self._drop_socket()
+
+    def _let_go(self) -> None:
+        while self._queue:
+            entry = self._queue.popleft()
+            if isinstance(entry, Request):
+                entry.over.set()
+            else:
+                self._lost_inside += isinstance(entry, Event)
+        for request in self._waiting.values():
             request.over.set()
         self._waiting.clear()
         self._settled.set()
-        self._drop_socket()
-        with self._lock:
-            self._close_wake()
 
     def _close_wake(self) -> None:
         if self._wake >= 0:

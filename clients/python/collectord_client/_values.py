@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
-from collectord_client._limits import ATTRIBUTES_MAX, CUT_TEXT_KEPT, REPR_MAX, VALUE_DEPTH_MAX
+from collectord_client._limits import ATTRIBUTES_MAX, REPR_MAX, VALUE_DEPTH_MAX, VALUE_ITEMS_MAX
 
 ENCODED_PREFIX: Final = "collectord.encoded."
 _PLAIN: Final = frozenset((str, bool, float, bytes, type(None)))
@@ -53,11 +53,13 @@ def fit_attributes(attributes: Mapping[Any, Any] | None, longest: int | None = N
     return fitted
 
 
-def fit(value: Any, marks: set[str], longest: int | None = None, depth: int = 0) -> Any:
-    """One value of any kind; what was done to it is added to ``marks``."""
+def fit(value: Any, marks: set[str], longest: int | None = None, depth: int = 0, room: list[int] | None = None) -> Any:
+    """One value of any kind; what was done to it is added to ``marks``, and ``room`` holds how many items it may still have."""
+    if room is None:
+        room = [VALUE_ITEMS_MAX]
     kind = type(value)
     if kind in (str, bytes):
-        return value if longest is None or len(value) <= longest else _cut(value, marks)
+        return value if longest is None or len(value) <= longest else _cut(value, marks, longest)
     if kind in _PLAIN:
         return value
     if kind is int:
@@ -69,20 +71,22 @@ def fit(value: Any, marks: set[str], longest: int | None = None, depth: int = 0)
         marks.add("repr")
         return _safe_repr(value)
     try:
-        return _fit_other(value, marks, longest, depth)
+        return _fit_other(value, marks, longest, depth, room)
     except Exception:  # noqa: BLE001 — as above: a value's own code may do anything
         marks.add("repr")
         return _safe_repr(value)
 
 
-def _fit_other(value: Any, marks: set[str], longest: int | None, depth: int) -> Any:
+def _fit_other(value: Any, marks: set[str], longest: int | None, depth: int, room: list[int]) -> Any:
     """Containers, subclasses of plain types, and everything else."""
     if isinstance(value, Mapping):
-        return {as_text(key): fit(item, marks, longest, depth + 1) for key, item in value.items()}
+        return {
+            as_text(key): fit(item, marks, longest, depth + 1, room) for key, item in _taken(list(value.items()), marks, room)
+        }
     if isinstance(value, list | tuple):
-        return [fit(item, marks, longest, depth + 1) for item in value]
+        return [fit(item, marks, longest, depth + 1, room) for item in _taken(list(value), marks, room)]
     if isinstance(value, AbstractSet):
-        return sorted((fit(item, marks, longest, depth + 1) for item in value), key=repr)
+        return sorted((fit(item, marks, longest, depth + 1, room) for item in _taken(list(value), marks, room)), key=repr)
     for plain in (bool, int, float, str):
         if isinstance(value, plain):
             return fit(plain(value), marks, longest, depth)
@@ -90,6 +94,15 @@ def _fit_other(value: Any, marks: set[str], longest: int | None, depth: int) -> 
         return fit(bytes(value), marks, longest, depth)
     marks.add("repr")
     return _safe_repr(value)
+
+
+def _taken(items: list[Any], marks: set[str], room: list[int]) -> list[Any]:
+    """As many of the items as there is room for."""
+    kept = items[: room[0]]
+    room[0] -= len(kept)
+    if len(kept) < len(items):
+        marks.add("cut")
+    return kept
 
 
 def _decimal(value: int) -> str:
@@ -111,15 +124,17 @@ def as_text(key: Any) -> str:
 
 def _safe_repr(value: Any) -> str:
     try:
+        if isinstance(value, list | tuple | Mapping | AbstractSet):
+            return f"<{type(value).__name__} of {len(value)}>"  # it may hold anything any number of times, itself too
         text = repr(value)
     except Exception as error:  # noqa: BLE001 — as above
         text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= REPR_MAX else f"{text[:REPR_MAX]}… ({len(text)} characters)"
 
 
-def _cut(value: str | bytes, marks: set[str]) -> str | bytes:
+def _cut(value: str | bytes, marks: set[str], longest: int) -> str | bytes:
     marks.add("cut")
-    half = CUT_TEXT_KEPT // 2
+    half = longest // 2
     if isinstance(value, bytes):
         return value[:half] + f"…{len(value) - 2 * half} bytes left out…".encode() + value[-half:]
     return f"{value[:half]}…{len(value) - 2 * half} characters left out…{value[-half:]}"
