@@ -20,7 +20,9 @@ from collectord.wire.skim import element_offsets
 from collectord.wire.values import SCALARS, TIME_MAX, fault_of_attributes, fault_of_value, is_id
 
 SPAN_START: Final = int(EventKind.SPAN_START)
+SPAN_UPDATE: Final = int(EventKind.SPAN_UPDATE)
 SPAN_END: Final = int(EventKind.SPAN_END)
+LOG: Final = int(EventKind.LOG)
 _ZERO_ID: Final = bytes(8)
 
 
@@ -193,17 +195,24 @@ def fault_of_event(event: Any) -> str | None:
 def check_events(events: list[Any]) -> list[Refusal]:
     """What is to be refused of a decoded batch.
 
-    The hottest loop of the daemon, and written out for that: spans that start and end in plain form are passed by a short
-    check, anything else goes to ``fault_of_event``, whose verdict alone refuses.
+    The hottest loop of the daemon, and written out for that: events in the plain form in which clients write them (spans
+    without links, references to one's own spans, attributes that are not nested) are passed by a short check. Anything else
+    goes to ``fault_of_event``, which takes three times as long and whose verdict alone refuses. A test holds the two together.
     """
     refused: list[Refusal] = []
     for index, event in enumerate(events):
         try:
             kind = event[0]
             if kind == SPAN_START:
-                kind, time, span_id, parent_id, name, span_kind, attributes = event
+                if len(event) == 7:
+                    kind, time, span_id, parent_id, name, span_kind, attributes = event
+                    sound = True
+                else:
+                    kind, time, span_id, parent_id, name, span_kind, attributes, links = event
+                    sound = links == []
                 sound = (
-                    type(span_id) is bytes
+                    sound
+                    and type(span_id) is bytes
                     and len(span_id) == 8
                     and span_id != _ZERO_ID
                     and (parent_id is None or (type(parent_id) is bytes and len(parent_id) == 8 and parent_id != _ZERO_ID))
@@ -220,6 +229,17 @@ def check_events(events: list[Any]) -> list[Refusal]:
                     and 0 <= status <= 2
                     and (message is None or type(message) is str)
                 )
+            elif kind == LOG:
+                kind, time, severity, body, attributes, span_id = event
+                sound = (
+                    type(severity) is int
+                    and severity in SEVERITY_NAMES
+                    and type(body) in SCALARS
+                    and (span_id is None or (type(span_id) is bytes and len(span_id) == 8 and span_id != _ZERO_ID))
+                )
+            elif kind == SPAN_UPDATE:
+                kind, time, reference, attributes, name = event
+                sound = type(reference) is int and reference >= 1 and (name is None or type(name) is str)
             else:
                 sound = False
             if (
