@@ -56,6 +56,13 @@ class RunCore:
         state: ``OPENING`` for a new run, ``RECOVERED`` for one found open.
     """
 
+    __slots__ = (
+        "_acks", "_after_sync", "_askers", "_before_stall", "_deferred", "_effects", "_end", "_export_error",
+        "_export_waiters", "_in_flight", "_mark", "_notes", "_notes_left_out", "_notes_written", "_order",
+        "_order_number", "_order_position", "_published", "_renaming", "_report_behind_mark", "_waiters", "closed",
+        "exported_position", "facts", "ledger", "path", "refused_late", "stall_cause", "state", "verdict",
+    )  # fmt: skip
+
     def __init__(
         self, facts: RunFacts, path: str, owner: Asker, state: State = State.OPENING, ledger: Ledger | None = None
     ) -> None:
@@ -80,7 +87,7 @@ class RunCore:
         self._notes: list[Record] = []
         self._notes_written = 0
         self._notes_left_out = 0
-        self._deferred: deque[AnyInput] = deque()
+        self._deferred: deque[AnyInput] | None = None
         self._before_stall = State.RUNNING
         self._order_number = 0
         self._order: ExportOrder | None = None
@@ -134,7 +141,7 @@ class RunCore:
             if isinstance(event, inputs.OwnerGone):
                 return
             if self.state is State.STALLED:
-                self._deferred.append(event)
+                self._defer(event)
                 return
         if isinstance(event, inputs.Synced):
             self._in_flight = False
@@ -401,6 +408,8 @@ class RunCore:
         return self._before_stall
 
     def _defer(self, event: AnyInput) -> None:
+        if self._deferred is None:  # only now: an empty deque takes three quarters of a kilobyte, for each idle run
+            self._deferred = deque()
         self._deferred.append(event)
 
     # ------------------------------------------------------------ ending
@@ -548,7 +557,7 @@ class RunCore:
         gone = inputs.OwnerGone(event.at)
         self._mark_crashed(gone)
         message = "the collector was restarted and the agent did not come back"
-        self._deferred.append(inputs.ExitInfo(event.at, Verdict(CrashReason.COLLECTOR_RESTARTED, message)))
+        self._defer(inputs.ExitInfo(event.at, Verdict(CrashReason.COLLECTOR_RESTARTED, message)))
 
     def _render_crashed(self, event: inputs.Synced) -> None:
         self._confirm(event)

@@ -64,6 +64,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         )
     ],
     "the crash flag per daemon instead of per run": [
+        ("collectord/session/core.py", "    __slots__ = (", "    slots_no_more = ("),
         ("collectord/session/core.py", "        self._mark: inputs.Crash | inputs.OwnerGone | None = None\n", ""),
         ("collectord/session/core.py", "        self._mark = event\n", "        RunCore._mark = event\n"),
         (
