@@ -614,11 +614,17 @@ class RunCore:
         self._order_position = self.ledger.last_position
 
     def _drop_order(self) -> None:
-        """Whatever is being rendered is out of date: its file goes when it comes."""
+        """Whatever is being rendered is out of date: its file goes when it comes, or now where it has.
+
+        Not before it comes: there are file systems that do not unlink a file while it is being synced, and the crash would
+        wait for that.
+        """
         if self._order is not None:
-            self._effects.drop.append(self._order.number)
             if self._effects.start is self._order:
                 self._effects.start = None
+            if self._effects.rename is self._order:
+                self._effects.rename = None
+                self._effects.drop.append(self._order.number)
             self._order = None
 
     def _start_export(self, _: AnyInput) -> None:
