@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -109,7 +108,7 @@ class RunOwner:
             new_salt=workbench.new_salt,
             clock_ns=workbench.clock_ns,
         )
-        self._queue: deque[AnyInput] = deque()
+        self._queue: list[AnyInput] = []
         self._queued_bytes = 0
         self._unsynced_bytes = 0
         self._room: trio.Event | None = None
@@ -233,11 +232,15 @@ class RunOwner:
         return effects
 
     def _feed(self) -> None:
-        """Give the core what waits, up to the size of a group."""
+        """Give the core what waits, up to the size of a group.
+
+        A list turned around for the while, since a deque takes three quarters of a kilobyte in each idle run.
+        """
         size = 0
         now = trio.current_time()
+        self._queue.reverse()
         while self._queue and size < GROUP_MAX_BYTES:
-            event = self._queue.popleft()
+            event = self._queue.pop()
             if isinstance(event, inputs.Events):
                 taken = len(event.batch.raw)
                 size += taken
@@ -245,6 +248,7 @@ class RunOwner:
                 self._unsynced_bytes += taken
                 self._schedule.stored(now, taken)
             self.core.handle(event)
+        self._queue.reverse()
 
     async def _append(self, effects: Effects) -> None:
         """Records to the disk, and the core told what became of them.
