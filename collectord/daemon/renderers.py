@@ -249,7 +249,7 @@ class RendererPool:
             raise
         self.rendered += 1
         if order.unwanted:
-            _remove(order.request.out)  # type: ignore[unreachable]  # it changes while we wait
+            await _remove(order.request.out)  # type: ignore[unreachable]  # it changes while we wait
         order.over.set()
 
 
@@ -312,7 +312,13 @@ async def _end(process: trio.Process, patience_s: float) -> None:
         await process.stdout.aclose()
 
 
-def _remove(path: str) -> None:
+async def _remove(path: str) -> None:
+    """In a thread: a directory may be held for as long as somebody's rename takes. Cancellation: what has begun is done."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(_unlink, path)
+
+
+def _unlink(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
