@@ -1,4 +1,4 @@
-"""What the beds count, for the table that `make faults` prints: one line a figure, added to the file that the environment names."""
+"""What the beds count, for the table that `make faults` prints: a line a figure, added to the file that the environment names."""
 
 from __future__ import annotations
 
