@@ -46,14 +46,23 @@ class Daemon:
 
     def start(self) -> None:
         """Start it and wait until it says that it listens."""
+        self.launch([sys.executable, "-m", "collectord"])
+        self.wait_until_it_listens()
+
+    def launch(self, program: Sequence[str], stdin: int = subprocess.DEVNULL) -> None:
+        """Start a program as the daemon, with the arguments of `serve`; it need not listen yet."""
         command = [
-            *self._wrapper, sys.executable, "-m", "collectord", "serve",
+            *self._wrapper, *program, "serve",
             "--socket", str(self.socket), "--state-dir", str(self.state_dir), *self._options,
         ]  # fmt: skip
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env={**os.environ, **self._environment}, start_new_session=True,
         )  # fmt: skip
+
+    def wait_until_it_listens(self) -> None:
+        """Until it says so; raises ``AssertionError`` with what it said where it ends before that."""
+        assert self.process is not None
         assert self.process.stderr is not None
         lines = []
         for line in self.process.stderr:
@@ -63,6 +72,18 @@ class Daemon:
         else:
             raise AssertionError(f"the daemon did not start: {b''.join(lines).decode()}")
         self._forward_log()
+
+    def listens(self) -> bool:
+        """Whether it comes to listen; False where it is killed before that."""
+        try:
+            self.wait_until_it_listens()
+        except AssertionError:
+            assert self.process is not None
+            assert self.process.wait(STOP_TIMEOUT_S) == -signal.SIGKILL
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+            return False
+        return True
 
     def _forward_log(self) -> None:
         """What it says later goes to a file: a pipe that nobody reads would fill."""

@@ -15,7 +15,8 @@ from tests.process.daemon import Daemon
 def records_of(daemon: Daemon, stem: str, run: int = 1) -> list[Record]:
     """Every sound record of a run, over its segments; no other kind may be there."""
     directory = daemon.state_dir / "journals"
-    paths = [str(path) for path in sorted(directory.glob(f"{stem}~{run}.*.journal"))]
+    found = directory.glob(f"{stem}~{run}.*.journal")
+    paths = [str(path) for path in sorted(found, key=lambda path: int(path.name.split(".")[-2]))]
     assert paths, f"{stem} has no journal"
     reader = JournalReader(RealDisk(), paths, [None] * len(paths))
     records = list(reader)

@@ -1,0 +1,190 @@
+"""A small fixed workload that a daemon does not live through, and what must be so after the next one: for the kill beds.
+
+Three sessions, one of them with a participant: one ends, one crashes, one is still running when the daemon is told to stop. Each
+client does one thing after the other, so that the same calls are made in the same order each time.
+"""
+
+from __future__ import annotations
+
+from attrs import Factory, define
+
+from collectord.model import Outcome
+from tests.export.otlp import check_document, logs_of, spans_of, value_of
+from tests.process.client import Refused, span_end, span_start
+from tests.process.daemon import Daemon
+from tests.process.resuming import Known, ResumingClient
+from tests.scenarios.journals import stored_of, terminals_of
+
+REPORT = "it broke, and said so"
+
+RESUMES = False
+"""Whether a client may come back to a restarted daemon. Until it may, the runs that it finds are crashed, and told to be."""
+
+
+@define
+class Lives:
+    """What the clients of the workload know; ``copy`` it before it is gone on with more than once."""
+
+    stays: Known = Factory(lambda: Known("stays"))
+    ends: Known = Factory(lambda: Known("ends"))
+    joins: Known = Factory(lambda: Known("ends", join=True))
+    crashes: Known = Factory(lambda: Known("crashes"))
+
+    @property
+    def each(self) -> list[Known]:
+        """All of them, participants before the owner whose end would end them."""
+        return [self.stays, self.joins, self.ends, self.crashes]
+
+    def copy(self) -> Lives:
+        """As they stand now."""
+        return Lives(*(known.copy() for known in (self.stays, self.ends, self.joins, self.crashes)))
+
+    @property
+    def acknowledged(self) -> int:
+        """How many events were said to be durable."""
+        return sum(known.acknowledged for known in self.each)
+
+
+def live(daemon: Daemon, lives: Lives) -> int:
+    """The workload, and then a stop; what was told is in ``lives``. Returns the daemon's exit status, killed or not."""
+    clients = [ResumingClient(daemon.client, known) for known in lives.each]
+    try:
+        _speak(*clients)
+    except OSError:
+        pass  # the daemon is gone
+    finally:
+        status = daemon.stop()
+        for client in clients:
+            client.hear_out()
+    return status
+
+
+def _speak(stays: ResumingClient, joins: ResumingClient, ends: ResumingClient, crashes: ResumingClient) -> None:
+    stays.open()
+    _grow(stays, 2)
+    ends.open()
+    ends.write([span_start("work")])
+    ends.settle()
+    _grow(ends, 4)
+    joins.open()
+    joins.write([span_start("helper's")])
+    joins.settle()
+    ends.flush(export=True)
+    crashes.open()
+    _grow(crashes, 2)
+    crashes.crash(REPORT)
+    _leave(joins)
+    _end(ends)
+    _grow(stays, 4)
+
+
+def _grow(client: ResumingClient, to: int) -> None:
+    """Send what is missing to that many events, and hear that all is durable."""
+    missing = to - len(client.known.events)
+    if missing > 0:
+        client.log(missing)
+    client.settle()
+
+
+def _leave(client: ResumingClient) -> None:
+    if len(client.known.events) == 1:
+        client.write([span_end(1)])
+    client.detach()
+
+
+def _end(client: ResumingClient) -> None:
+    _grow(client, 4)
+    if len(client.known.events) == 4:
+        client.write([span_end(1)])
+    client.end()
+
+
+# ---------------------------------------------------------------- the next daemon
+
+
+def finish(daemon: Daemon, lives: Lives) -> None:
+    """Every client that is not through comes back and goes on to its end; those that are told what stands are not let in."""
+    with (
+        ResumingClient(daemon.client, lives.stays) as stays,
+        ResumingClient(daemon.client, lives.joins) as joins,
+        ResumingClient(daemon.client, lives.ends) as ends,
+        ResumingClient(daemon.client, lives.crashes) as crashes,
+    ):
+        if _comes_back(daemon, stays):
+            _grow(stays, 6)
+            stays.end()
+        if _comes_back(daemon, ends):
+            if _comes_back(daemon, joins):
+                _leave(joins)
+            _end(ends)
+        if _comes_back(daemon, crashes):
+            _grow(crashes, 2)
+            crashes.crash(REPORT)
+
+
+def _comes_back(daemon: Daemon, client: ResumingClient) -> bool:
+    """Whether the client is let in; where it is not, that it is for the right reason."""
+    known = client.known
+    if not known.was_opened or known.left:
+        return False
+    try:
+        client.resume()
+    except Refused as refused:
+        if not RESUMES and refused.code == "resume-refused":
+            return False
+        if refused.code != "session-ended" or (known.asked is None and not known.join):
+            raise AssertionError(f"{known.session_id}, of which {known.asked} was asked, is not let in: {refused}") from refused
+        return False
+    assert known.told is None, f"{known.session_id} was told that it is {known.told}, and was let in again"
+    return True
+
+
+def check(daemon: Daemon, lives: Lives) -> None:
+    """What is on the disk is what was told: each event once, the outcome, the trace id; and nothing else lies about.
+
+    To be called when the last daemon has been stopped.
+    """
+    for known in lives.each:
+        if known.was_opened:
+            _check_events(daemon, known)
+        if known.was_opened and not known.join:
+            _check_outcome(daemon, known)
+    if lives.ends.was_opened:
+        _check_document(daemon, [lives.ends, lives.joins])
+    left = [path.name for path in (daemon.state_dir / "traces").iterdir() if path.name.startswith(".")]
+    assert left == [], "temporary files are left"
+    aside = [path for path in (daemon.state_dir / "quarantine").iterdir() if path.suffix == ".journal" and path.stat().st_size]
+    assert aside == [], "a kill damages nothing; at most a journal is found of which nothing was written yet"
+
+
+def _check_events(daemon: Daemon, known: Known) -> None:
+    stored = stored_of(daemon, known.session_id, known.run).get(known.producer, set())
+    assert len(stored) >= known.acknowledged, f"{known.acknowledged} were acknowledged, {len(stored)} are stored"
+    whole = len(known.events) if RESUMES else len(stored)
+    assert stored == set(range(1, whole + 1)), "all that it sent is stored, each event once"
+
+
+def _check_outcome(daemon: Daemon, known: Known) -> None:
+    terminals = [terminal["outcome"] for terminal in terminals_of(daemon, known.session_id, known.run)]
+    session = daemon.trace(known.session_id, known.run)["session"]
+    if not RESUMES and known.told is None and session["crash"] and session["crash"]["reason"] == "collector-restarted":
+        return
+    assert known.asked is not None
+    assert terminals == [known.asked.value], "one outcome, and the one that was asked for"
+    assert session["outcome"] == known.asked.value
+    assert known.told in (None, known.asked)
+    if known.asked is Outcome.CRASHED:
+        assert (session["crash"]["reason"], session["crash"]["message"]) == ("reported", REPORT)
+
+
+def _check_document(daemon: Daemon, producers: list[Known]) -> None:
+    known = producers[0]
+    document = check_document(daemon.trace_path(known.session_id, known.run).read_bytes())
+    assert document["session"]["trace_id"] == known.trace_id.hex()
+    assert document["session"]["integrity"]["duplicates"] == 0
+    bodies = sorted(value_of(record["body"]) for record in logs_of(document))
+    if not RESUMES:
+        return
+    assert bodies == sorted(event[3] for one in producers for event in one.events if event[0] == 5)
+    ids = sorted(span["spanId"] for span in spans_of(document))
+    assert ids == sorted(event[2].hex() for one in producers for event in one.events if event[0] == 1)

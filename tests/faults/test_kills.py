@@ -1,0 +1,90 @@
+"""SIGKILL of the daemon at every file system call in turn: of a first start, a workload and a stop; of a recovery; of renderers.
+
+What this shows is that no order of calls loses or doubles anything when the process dies between two of them. It shows nothing of
+fsync: the page cache survives a process. With COLLECTORD_FULL=1 every call is taken, else some of them, evenly spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.faults import figures
+from tests.faults.kills import Listing, Point, gated, kill_at, list_calls, listing, need_strace, scratch_daemon
+from tests.faults.lives import Lives, check, finish, live
+
+pytestmark = [pytest.mark.process, pytest.mark.bed]
+
+SHORT = 24
+"""How many points are taken where not all are."""
+
+AT_ONCE = 2
+
+
+def some(points: list[Point]) -> list[Point]:
+    """All, or some that are evenly spread."""
+    step = 1.0 if figures.is_full() else max(1.0, len(points) / SHORT)
+    return [points[int(number * step)] for number in range(int(len(points) / step))]
+
+
+def at_each(points: list[Point], try_one: Callable[[Point], None]) -> None:
+    """Try every point, a few at a time; what goes wrong is said with its point."""
+
+    def tried(point: Point) -> None:
+        try:
+            try_one(point)
+        except BaseException as error:
+            error.add_note(f"killed at {point}")
+            raise
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(tried, points))
+
+
+def list_a_life() -> Listing:
+    """Every call of a daemon that is started, lived with and stopped."""
+    with scratch_daemon() as (daemon, notes):
+        lives = Lives()
+        with gated(daemon) as pid:
+            strace = list_calls([pid], notes)
+        daemon.wait_until_it_listens()
+        assert live(daemon, lives) == 0
+        strace.process.wait(30)
+        with strace.log.open() as log:
+            return listing(log, daemon.directory)
+
+
+def test_a_daemon_killed_at_any_call_of_its_life_loses_nothing_that_it_had_acknowledged() -> None:
+    need_strace()
+    found = list_a_life()
+    assert len(found.points) > 100
+    assert len(found.points) >= 0.9 * found.calls, "two threads at one path hide calls from a count by threads"
+    survived: list[Point] = []
+    acknowledged: list[int] = []
+
+    def die(point: Point) -> None:
+        with scratch_daemon() as (daemon, notes):
+            lives = Lives()
+            with gated(daemon) as pid:
+                strace = kill_at(point, [pid], daemon.directory, notes)
+            if daemon.listens():
+                live(daemon, lives)
+            strace.process.wait(30)
+            if not strace.has_killed():
+                survived.append(point)
+            acknowledged.append(lives.acknowledged)
+            daemon.start()
+            finish(daemon, lives)
+            assert daemon.stop() == 0
+            check(daemon, lives)
+
+    points = some(found.points)
+    at_each(points, die)
+    print(
+        f"{len(points)} of {found.calls} calls, {len(survived)} not reached again, {sum(acknowledged)} acknowledged events kept"
+    )
+    assert len(survived) <= len(points) // 20, f"these calls were not made a second time: {[str(p) for p in survived]}"
+    assert len(set(acknowledged)) > 3, "they died at different moments"
+    figures.record("SIGKILL at every call", "kill points", len(points) - len(survived))
