@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from tests.export.otlp import check_document, logs_of, spans_of
 from tests.process.client import RawClient, Refused, log, new_id, span_end, span_start
 from tests.process.daemon import Daemon, running
 from tests.scenarios.journals import stored_of, terminals_of
-from tests.scenarios.support import PATIENCE_S, agent, finish, slow, until, wait_for
+from tests.scenarios.races import kv_set, raced
+from tests.scenarios.support import agent, finish, slow, until, wait_for
 
 pytestmark = pytest.mark.process
 
@@ -30,11 +30,6 @@ pytestmark = pytest.mark.process
 def daemon() -> Iterator[Daemon]:
     with running() as daemon:
         yield daemon
-
-
-def kv_set(space: str, key: str, value: Any) -> list[Any]:
-    """A ``kv_set`` event."""
-    return [7, time.time_ns(), space, key, value]
 
 
 class Follower:
@@ -189,57 +184,13 @@ def _left(daemon: Daemon, name: str, owner: RawClient) -> int:
 # ---------------------------------------------------------------- many hands, and an end in their midst
 
 
-def _write(client: RawClient, begin: threading.Barrier, batches: int, batch: Callable[[int], list[Any]]) -> RawClient:
-    """Flat out, without listening; then until everything is acknowledged or refused."""
-    begin.wait()
-    for _ in range(batches):
-        client.send_events(batch(client.sequence + 1))
-    client.wait_acknowledged()
-    return client
-
-
-def _raced(
-    daemon: Daemon, name: str, writers: int, batches: int, batch: Callable[[int], list[Any]], head_start_s: float
-) -> tuple[float, int]:
-    """Writers flat out, the owner ends in their midst: every writer comes back, and the books agree to the event.
-
-    Returns:
-        How long the last writer took after the end, and how many of all events were stored.
-    """
-    with daemon.client() as owner, ThreadPoolExecutor(writers) as pool:
-        owner.open(name)
-        clients = [daemon.client() for _ in range(writers)]
-        for client in clients:
-            client.open(name, join=True)
-        begin = threading.Barrier(writers + 1)
-        written = [pool.submit(_write, client, begin, batches, batch) for client in clients]
-        begin.wait()
-        time.sleep(head_start_s)  # the scenario's own: the end comes so long after the first write
-        assert owner.end().outcome is Outcome.COMPLETED
-        ended = time.monotonic()
-        for future in written:
-            future.result(PATIENCE_S)
-        took = time.monotonic() - ended
-        stored = stored_of(daemon, name)
-        for number, client in enumerate(clients, 2):
-            assert {code for _, _, code in client.refused} <= {"session-ended"}
-            assert client.acknowledged == client.sequence
-            assert client.stored == stored.get(number, set())
-            client.close()
-    total = sum(map(len, stored.values()))
-    session = daemon.trace(name)["session"]
-    assert session["counts"]["events"] == session["integrity"]["stored"] == total
-    assert len(terminals_of(daemon, name)) == 1
-    return took, total
-
-
 def test_l9_ten_children_write_spans_and_state_while_the_parent_ends(daemon: Daemon) -> None:
     def batch(first: int) -> list[Any]:
         return [span_start("child work"), span_end(first), kv_set("children", str(first), first)]
 
     totals = []
     for number in range(10):
-        took, total = _raced(daemon, f"l9-{number}", 10, 20, batch, 0.005)
+        took, total = raced(daemon, f"l9-{number}", 10, 20, batch, 0.005)
         assert took < 10
         totals.append(total)
     assert any(0 < total < 600 for total in totals), f"the end never came in their midst: {totals}"
@@ -249,7 +200,7 @@ def test_l10_twenty_writers_flat_out_lose_nothing_that_was_acknowledged(daemon: 
     def batch(first: int) -> list[Any]:
         return [log({"n": first + offset}) for offset in range(25)]
 
-    totals = [_raced(daemon, f"l10-{number}", 20, 40, batch, 0.01)[1] for number in range(3)]
+    totals = [raced(daemon, f"l10-{number}", 20, 40, batch, 0.01)[1] for number in range(3)]
     assert any(0 < total < 20_000 for total in totals), f"the end never came in their midst: {totals}"
 
 
