@@ -6,6 +6,8 @@ client does one thing after the other, so that the same calls are made in the sa
 
 from __future__ import annotations
 
+import signal
+
 from attrs import Factory, define
 
 from collectord.model import Outcome
@@ -45,21 +47,32 @@ class Lives:
         return sum(known.acknowledged for known in self.each)
 
 
-def live(daemon: Daemon, lives: Lives) -> int:
-    """The workload, and then a stop; what was told is in ``lives``. Returns the daemon's exit status, killed or not."""
+def live(daemon: Daemon, lives: Lives, until: int = signal.SIGTERM) -> int:
+    """The workload, and then a stop; what was told is in ``lives``.
+
+    Args:
+        daemon: that listens.
+        lives: of clients that have not begun.
+        until: the signal that stops it: SIGTERM after all of the workload, SIGKILL in its midst.
+
+    Returns:
+        The daemon's exit status, killed or not.
+    """
     clients = [ResumingClient(daemon.client, known) for known in lives.each]
     try:
-        _speak(*clients)
+        _begin(*clients)
+        if until != signal.SIGKILL:
+            _go_on(*clients)
     except OSError:
         pass  # the daemon is gone
     finally:
-        status = daemon.stop()
+        status = daemon.stop(until)
         for client in clients:
             client.hear_out()
     return status
 
 
-def _speak(stays: ResumingClient, joins: ResumingClient, ends: ResumingClient, crashes: ResumingClient) -> None:
+def _begin(stays: ResumingClient, joins: ResumingClient, ends: ResumingClient, crashes: ResumingClient) -> None:
     stays.open()
     _grow(stays, 2)
     ends.open()
@@ -73,6 +86,9 @@ def _speak(stays: ResumingClient, joins: ResumingClient, ends: ResumingClient, c
     crashes.open()
     _grow(crashes, 2)
     crashes.crash(REPORT)
+
+
+def _go_on(stays: ResumingClient, joins: ResumingClient, ends: ResumingClient, crashes: ResumingClient) -> None:
     _leave(joins)
     _end(ends)
     _grow(stays, 4)
@@ -140,7 +156,7 @@ def _comes_back(daemon: Daemon, client: ResumingClient) -> bool:
 
 
 def check(daemon: Daemon, lives: Lives) -> None:
-    """What is on the disk is what was told: each event once, the outcome, the trace id; and nothing else lies about.
+    """What is on the disk is what was told: each event once, the outcome, the trace id; and no temporary file is left.
 
     To be called when the last daemon has been stopped.
     """

@@ -6,21 +6,39 @@ fsync: the page cache survives a process. With COLLECTORD_FULL=1 every call is t
 
 from __future__ import annotations
 
+import shutil
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from collectord.model import Outcome
 from tests.faults import figures
-from tests.faults.kills import Listing, Point, gated, kill_at, list_calls, listing, need_strace, scratch_daemon
-from tests.faults.lives import Lives, check, finish, live
+from tests.faults.kills import (
+    Listing,
+    Point,
+    Strace,
+    gated,
+    kill_at,
+    list_calls,
+    listing,
+    need_strace,
+    renderers_of,
+    scratch_daemon,
+)
+from tests.faults.lives import RESUMES, Lives, check, finish, live
+from tests.process.daemon import Daemon
 
 pytestmark = [pytest.mark.process, pytest.mark.bed]
 
-SHORT = 24
+SHORT = 16
 """How many points are taken where not all are."""
 
 AT_ONCE = 2
+
+TORN = b"\1" * 7
+"""The beginning of a record: less than a header."""
 
 
 def some(points: list[Point]) -> list[Point]:
@@ -88,3 +106,86 @@ def test_a_daemon_killed_at_any_call_of_its_life_loses_nothing_that_it_had_ackno
     assert len(survived) <= len(points) // 20, f"these calls were not made a second time: {[str(p) for p in survived]}"
     assert len(set(acknowledged)) > 3, "they died at different moments"
     figures.record("SIGKILL at every call", "kill points", len(points) - len(survived))
+
+
+def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
+    """What it finds: two runs to be resumed, one with a torn tail, an outcome without its file, a file that was never renamed."""
+    need_strace()
+    with scratch_daemon() as (found, _notes):
+        lives = Lives()
+        found.start()
+        assert live(found, lives, signal.SIGKILL) == -signal.SIGKILL
+        with (found.state_dir / "journals" / "stays~1.0.journal").open("ab") as journal:
+            journal.write(TORN)
+        (found.state_dir / "traces" / "crashes.json").unlink()
+        (found.state_dir / "traces" / ".ends~1.7.tmp").write_bytes(b"half")
+
+        def recover(daemon: Daemon, attach: Callable[[int], Strace]) -> Strace:
+            shutil.copytree(found.state_dir, daemon.state_dir)
+            with gated(daemon) as pid:
+                strace = attach(pid)
+            if daemon.listens():
+                daemon.stop(signal.SIGKILL)
+            strace.process.wait(30)
+            return strace
+
+        with scratch_daemon() as (daemon, own):
+            strace = recover(daemon, lambda pid: list_calls([pid], own))
+            with strace.log.open() as log:
+                listed = listing(log, daemon.directory)
+        assert len(listed.points) > 50
+        survived: list[Point] = []
+
+        def die(point: Point) -> None:
+            with scratch_daemon() as (daemon, own):
+                strace = recover(daemon, lambda pid: kill_at(point, [pid], daemon.directory, own))
+                if not strace.has_killed():
+                    survived.append(point)
+                daemon.start()
+                ours = lives.copy()
+                finish(daemon, ours)
+                assert daemon.stop() == 0
+                check(daemon, ours)
+                if RESUMES:
+                    assert daemon.trace("stays")["session"]["integrity"]["torn_bytes"] == len(TORN)
+
+        points = some(listed.points)
+        at_each(points, die)
+    print(f"{len(points)} of {listed.calls} calls of a recovery, {len(survived)} not reached again")
+    assert len(survived) <= len(points) // 20, f"these calls were not made a second time: {[str(p) for p in survived]}"
+    figures.record("SIGKILL at every call", "kill points in a recovery", len(points) - len(survived))
+
+
+def test_a_renderer_killed_at_any_call_is_replaced_and_nobody_notices() -> None:
+    need_strace()
+    with scratch_daemon() as (daemon, notes):
+        daemon.start()
+        strace = list_calls(renderers_of(daemon), notes)
+        assert live(daemon, Lives()) == 0
+        strace.process.wait(30)
+        with strace.log.open() as log:
+            listed = listing(log, daemon.directory)
+    assert len(listed.points) > 20
+    survived: list[Point] = []
+
+    def die(point: Point) -> None:
+        with scratch_daemon() as (daemon, notes):
+            lives = Lives()
+            daemon.start()
+            strace = kill_at(point, renderers_of(daemon), daemon.directory, notes)
+            assert live(daemon, lives) == 0
+            strace.process.wait(30)
+            assert [known.told for known in lives.each] == [None, None, Outcome.COMPLETED, Outcome.CRASHED]
+            assert strace.has_killed() == ("a renderer died" in daemon.said())
+            if not strace.has_killed():
+                survived.append(point)
+            daemon.start()
+            finish(daemon, lives)
+            assert daemon.stop() == 0
+            check(daemon, lives)
+
+    points = some(listed.points)
+    at_each(points, die)
+    print(f"{len(points)} of {listed.calls} calls of renderers, {len(survived)} not reached again")
+    assert len(survived) <= len(points) // 2, "which renderer is given which document is not the same each time"
+    figures.record("SIGKILL at every call", "kill points in renderers", len(points) - len(survived))
