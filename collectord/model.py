@@ -87,6 +87,8 @@ class RecordType(IntEnum):
     SEGMENT = 11
     TORN = 12
     DUPLICATES = 13
+    RESUMED = 14
+    CHECKPOINT = 15
 
 
 SEVERITIES: Final = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}

@@ -185,7 +185,8 @@ def test_numbers_that_stand_in_files_are_never_given_anew() -> None:
     }  # fmt: skip
     assert {kind.name: kind.value for kind in model.RecordType} == {
         "OPENED": 1, "EVENTS": 2, "JOINED": 3, "LEFT": 4, "REFUSED": 5, "GAP": 6, "END_REQUESTED": 7, "CANCEL_REQUESTED": 8,
-        "TERMINAL": 9, "NOTE": 10, "SEGMENT": 11, "TORN": 12, "DUPLICATES": 13,
+        "TERMINAL": 9, "NOTE": 10, "SEGMENT": 11, "TORN": 12, "DUPLICATES": 13, "RESUMED": 14,
+            "CHECKPOINT": 15,
     }  # fmt: skip
     assert model.SEVERITIES == {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
     assert {outcome for outcome in model.Outcome if not outcome.is_terminal} == {model.Outcome.RUNNING}

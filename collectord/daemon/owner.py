@@ -23,7 +23,7 @@ from collectord.export.render import render
 from collectord.export.request import RenderRequest, RenderResult
 from collectord.export.schedule import ExportSchedule
 from collectord.journal.disk import Disk
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.journal.store import Store
 from collectord.journal.writer import JournalWriter
 from collectord.limits import GROUP_MAX_BYTES, PENDING_MAX_BYTES, STALL_RETRY_FIRST_S, STALL_RETRY_MAX_S

@@ -18,7 +18,7 @@ import msgpack
 from collectord.export.render import JournalIsEmpty, render
 from collectord.export.request import RenderRequest, RenderResult
 from collectord.journal.disk import RealDisk
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.model import Record, RecordType
 
 BUFFER_SIZE_BYTES: Final = 1 << 20

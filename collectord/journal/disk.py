@@ -10,6 +10,9 @@ import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+UNKNOWN_BYTES: Final = 1 << 62
+"""So much is free where nobody tells how much: there is no reason to refuse anything."""
+
 _CHUNKS_AT_ONCE: Final = 1_024
 """IOV_MAX on Linux."""
 
@@ -34,6 +37,9 @@ class Disk(Protocol):
 
     def truncate(self, path: str, size: int) -> None:
         """Cut a file, durably."""
+
+    def allocate(self, path: str, size: int) -> None:
+        """Make a file that holds so many bytes of the disk, whatever is in it; one that is there grows to that."""
 
     def write_file(self, path: str, content: bytes, sync: bool) -> None:
         """Make or overwrite a temporary file as a whole."""
@@ -63,7 +69,10 @@ class Disk(Protocol):
         """At most ``size`` bytes from ``offset`` on; fewer only at the end."""
 
     def free_bytes(self, path: str) -> int:
-        """How much may still be written by us."""
+        """How much may still be written by us; without end where the file system does not tell."""
+
+    def total_bytes(self, path: str) -> int:
+        """How large the file system is; 0 where it does not tell."""
 
 
 class RealDisk:
@@ -104,6 +113,14 @@ class RealDisk:
         try:
             os.ftruncate(fd, size)
             os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def allocate(self, path: str, size: int) -> None:
+        """As ``Disk.allocate``."""
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
         finally:
             os.close(fd)
 
@@ -181,4 +198,9 @@ class RealDisk:
     def free_bytes(self, path: str) -> int:
         """As ``Disk.free_bytes``."""
         found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize
+        return found.f_bavail * found.f_frsize if found.f_blocks else UNKNOWN_BYTES
+
+    def total_bytes(self, path: str) -> int:
+        """As ``Disk.total_bytes``."""
+        found = os.statvfs(path)
+        return found.f_blocks * found.f_frsize

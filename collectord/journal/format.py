@@ -21,6 +21,10 @@ MAGIC: Final = b"\x89CLTDJ\r\n"
 VERSION: Final = 1
 """To change it: raise it, keep reading the old number, describe both in docs/journal-format.md, add a golden journal."""
 
+BEGINS_GROUP: Final = 1
+"""The flag of a record that begins a group: it was written only after everything before it in its file had been synced. So what
+lies before the last such record is known to be durable, and what lies behind it is not."""
+
 _HEAD: Final = struct.Struct("<8sHHIIIII")
 _HEADER: Final = struct.Struct("<IBBHQQIII")
 _OFFSET: Final = struct.Struct("<Q")
@@ -49,11 +53,17 @@ class Header:
 
     length: int
     type: int
+    flags: int
     producer: int
     count: int
     first_sequence: int
     first_position: int
     body_crc: int
+
+    @property
+    def begins_group(self) -> bool:
+        """Whether everything before it was durable when it was written."""
+        return bool(self.flags & BEGINS_GROUP)
 
     @property
     def size(self) -> int:
@@ -80,13 +90,13 @@ def decode_head(raw: bytes) -> Head | None:
     return Head(salt, run, segment, version)
 
 
-def encode_record(record: Record, salt: int, offset: int) -> bytes:
-    """A record as it stands at ``offset`` of the file with that salt."""
+def encode_record(record: Record, salt: int, offset: int, *, begins_group: bool = False) -> bytes:
+    """A record as it stands at ``offset`` of the file with that salt; ``begins_group`` where all before it is durable."""
     body = record.body
     raw = _HEADER.pack(
         len(body),
         record.type,
-        0,
+        BEGINS_GROUP if begins_group else 0,
         record.producer,
         record.first_sequence,
         record.first_position,
@@ -106,10 +116,10 @@ def decode_header(raw: bytes | memoryview, salt: int, offset: int) -> Header | N
         salt: of the file.
         offset: where in the file ``raw`` begins.
     """
-    length, kind, _, producer, sequence, position, count, body_crc, crc = _HEADER.unpack_from(raw)
+    length, kind, flags, producer, sequence, position, count, body_crc, crc = _HEADER.unpack_from(raw)
     if crc != _header_crc(bytes(raw[:_CHECKED_BYTES]), salt, offset):
         return None
-    return Header(length, kind, producer, count, sequence, position, body_crc)
+    return Header(length, kind, flags, producer, count, sequence, position, body_crc)
 
 
 def body_is_whole(header: Header, body: bytes | memoryview, salt: int) -> bool:

@@ -1,35 +1,28 @@
 """What is done with a run that an earlier collector left: one table that decides, and the mending of its journal.
 
-The decision is pure. The mending changes only journals: a torn tail is cut and set aside, an open run gets its terminal record.
-Whoever calls it derives the trace file. Doing it twice changes nothing.
+The decision is pure. The mending changes only journals, and never a byte that a reader counts: what is not known to be durable is
+written again, in a fresh segment; what is torn is set aside and cut. Whoever calls it derives trace files and wakes
+open runs. Doing it twice changes nothing, and so does doing it again after it was interrupted anywhere.
 """
 
 from __future__ import annotations
 
 import os.path
+from collections.abc import Callable
 from enum import Enum
-from functools import partial
 from typing import Final
 
 from attrs import frozen
 
+from collectord.journal.condition import Condition, Journal, Tail, examine
+from collectord.journal.damage import DamageReport
 from collectord.journal.disk import Disk
 from collectord.journal.finished import read_first_line
-from collectord.journal.format import HEAD_SIZE_BYTES, HEADER_SIZE_BYTES, encode_record
-from collectord.journal.scan import (
-    DamageReport,
-    FoundBadHead,
-    FoundHead,
-    FoundNewer,
-    FoundRecord,
-    FoundTorn,
-    scan_segment,
-)
+from collectord.journal.scan import FoundTorn
 from collectord.journal.store import RunFound, Store
-from collectord.model import CrashReason, Outcome, Record, RecordType, Verdict
+from collectord.journal.writer import JournalWriter, LeftOpen
+from collectord.model import Outcome, Record
 from collectord.session import records
-
-_RESTARTED: Final = Verdict(CrashReason.COLLECTOR_RESTARTED, "the collector was restarted while the session ran")
 
 
 class Decision(Enum):
@@ -37,32 +30,32 @@ class Decision(Enum):
 
     NOTHING = "nothing"
     DERIVE = "derive"
-    CRASH = "crash"
+    REVIVE = "revive"
     LEAVE = "leave"
     QUARANTINE = "quarantine"
 
 
-class Journal(Enum):
-    """What the journal of a run that was found is like."""
-
-    OPEN = "open"
-    TERMINAL = "terminal"
-    NEWER = "newer"
-    UNREADABLE = "unreadable"
-
-
 class TraceFile(Enum):
-    """What its trace file is like."""
+    """What its trace file is like. One that says nothing that we wrote is as good as missing."""
 
     MISSING = "missing"
     RUNNING = "running"
     FINISHED = "finished"
 
 
+class Mending(Enum):
+    """What is done to its journal first."""
+
+    NONE = "none"
+    SYNC = "sync"
+    WRITE_AGAIN = "write again"
+    CUT = "cut"
+
+
 TABLE: Final = {
-    (Journal.OPEN, TraceFile.MISSING): Decision.CRASH,
-    (Journal.OPEN, TraceFile.RUNNING): Decision.CRASH,
-    (Journal.OPEN, TraceFile.FINISHED): Decision.CRASH,
+    (Journal.OPEN, TraceFile.MISSING): Decision.REVIVE,
+    (Journal.OPEN, TraceFile.RUNNING): Decision.REVIVE,
+    (Journal.OPEN, TraceFile.FINISHED): Decision.LEAVE,
     (Journal.TERMINAL, TraceFile.MISSING): Decision.DERIVE,
     (Journal.TERMINAL, TraceFile.RUNNING): Decision.DERIVE,
     (Journal.TERMINAL, TraceFile.FINISHED): Decision.NOTHING,
@@ -73,88 +66,68 @@ TABLE: Final = {
     (Journal.UNREADABLE, TraceFile.RUNNING): Decision.LEAVE,
     (Journal.UNREADABLE, TraceFile.FINISHED): Decision.LEAVE,
 }
-"""Every journal with every trace file. A journal without a readable head holds nothing that could be checked: it is set aside
-where no trace file would be orphaned by that, and left where it is otherwise."""
+"""Every journal with every trace file. A finished file is final: where its journal has lost the terminal record, both stay. A
+journal without its first record says of nobody what it is: it is set aside where no trace file would be orphaned."""
+
+MENDING: Final = {
+    Tail.PROVEN: Mending.NONE,
+    Tail.DAMAGED: Mending.SYNC,
+    Tail.UNPROVEN: Mending.WRITE_AGAIN,
+    Tail.TORN: Mending.CUT,
+}
+"""Before a run is revived, or its file derived: what its tail needs."""
 
 
 @frozen
 class Recovered:
-    """What was done, and whether the trace file must be derived now."""
+    """What was done with a run.
+
+    Attributes:
+        decision: what is to be done with it further.
+        journal: what its journal is like.
+        mending: what was done to that.
+        damage: what is wrong with it and stays.
+        torn_bytes: how much was cut off.
+        left: what is needed to go on with it; None where nobody will.
+    """
 
     decision: Decision
-    needs_render: bool
-    damage: DamageReport
-
-
-@frozen
-class _Segment:
-    """One file of a journal as it was found."""
-
-    path: str
-    size: int
-    sound_end: int
-    salt: int
-    torn: FoundTorn | None
-
-
-@frozen
-class _Condition:
     journal: Journal
-    last: _Segment | None
+    mending: Mending
     damage: DamageReport
+    torn_bytes: int
+    left: LeftOpen | None
 
 
-def recover_run(disk: Disk, store: Store, found: RunFound, at: int) -> Recovered:
-    """Bring the journal of one run to its end.
+def recover_run(disk: Disk, store: Store, found: RunFound, new_salt: Callable[[], int], clock_ns: Callable[[], int]) -> Recovered:
+    """Bring the journal of one run into order.
 
     Args:
         disk: to mend on.
         store: where things are.
         found: the run.
-        at: Unix nanoseconds: when the crash is said to have been noticed.
+        new_salt: gives 32 random bits for a new file.
+        clock_ns: gives Unix nanoseconds.
 
     Raises:
-        OSError: the disk failed; what was done stays done, and the next start goes on from there.
+        OSError: the disk failed; what was done stays done, and the next try goes on from there.
+        DiskError: the same, where it was a fresh segment that failed.
 
-    Durability: everything written is durable when this returns.
+    Durability: everything that a reader finds is durable when this returns, but where corrupt records are beside it.
     """
-    condition = _look(disk, found)
+    condition = examine(disk, found.segment_paths)
     decision = TABLE[condition.journal, _trace_file(disk, found)]
-    if decision is Decision.CRASH:
-        _end_as_crashed(disk, store, condition, at)
-    elif decision is Decision.QUARANTINE:
+    if decision is Decision.QUARANTINE:
         _set_aside(disk, store, found)
-    return Recovered(decision, decision in (Decision.CRASH, Decision.DERIVE), condition.damage)
-
-
-def _look(disk: Disk, found: RunFound) -> _Condition:
-    """Scan every segment; remember the end of the last one."""
-    damage = DamageReport()
-    journal, last, opened = Journal.UNREADABLE, None, False
-    for path in found.segment_paths:
-        size = disk.size(path)
-        salt, end, torn = 0, 0, None
-        for item in scan_segment(partial(disk.read, path), size):
-            if isinstance(item, FoundNewer):
-                return _Condition(Journal.NEWER, None, damage)
-            if isinstance(item, FoundHead):
-                salt, end = item.head.salt, HEAD_SIZE_BYTES
-            elif isinstance(item, FoundRecord):
-                end = item.offset + HEADER_SIZE_BYTES + len(item.record.body)
-                opened = opened or item.record.type is RecordType.OPENED
-                if item.record.type is RecordType.TERMINAL:
-                    journal = Journal.TERMINAL
-            else:
-                damage.note(path, item)
-                if isinstance(item, FoundTorn):
-                    torn = item
-                elif not isinstance(item, FoundBadHead):
-                    end = item.offset + item.length
-        if end:
-            last = _Segment(path, size, end, salt, torn)
-    if opened and journal is not Journal.TERMINAL:
-        journal = Journal.OPEN
-    return _Condition(journal if opened else Journal.UNREADABLE, last, damage)
+    if decision not in (Decision.REVIVE, Decision.DERIVE):
+        return Recovered(decision, condition.journal, Mending.NONE, condition.damage, 0, None)
+    mending = MENDING[condition.tail]
+    left = LeftOpen(condition.parts, condition.end, condition.salt, condition.next_number)
+    if mending is Mending.SYNC:
+        _sync(disk, condition.last_path)
+    elif mending is not Mending.NONE:
+        left = _write_again(disk, store, found, condition, left, new_salt, clock_ns)
+    return Recovered(decision, condition.journal, mending, condition.damage, condition.torn_bytes, left)
 
 
 def _trace_file(disk: Disk, found: RunFound) -> TraceFile:
@@ -166,43 +139,57 @@ def _trace_file(disk: Disk, found: RunFound) -> TraceFile:
     return TraceFile.RUNNING if told.get("outcome") == Outcome.RUNNING.value else TraceFile.FINISHED
 
 
-def _end_as_crashed(disk: Disk, store: Store, condition: _Condition, at: int) -> None:
-    last = condition.last
-    assert last is not None
-    additions: list[Record] = []
-    if last.torn is not None:
-        _cut(disk, store, last)
-        additions.append(records.torn(0, last.torn.length, at))
-    additions.append(records.crashed(at, _RESTARTED, None))
-    offset, chunks = last.sound_end, []
-    for record in additions:
-        chunk = encode_record(record, last.salt, offset)
-        chunks.append(chunk)
-        offset += len(chunk)
-    fd = disk.open_append(last.path)
+def _sync(disk: Disk, path: str) -> None:
+    fd = disk.open_append(path)
     try:
-        disk.write(fd, chunks)
         disk.sync(fd)
     finally:
         disk.close(fd)
 
 
-def _cut(disk: Disk, store: Store, segment: _Segment) -> None:
-    """Set a torn tail aside, then cut it off; the copy is durable before the cut."""
-    torn = segment.torn
-    assert torn is not None
-    name = f"{os.path.basename(segment.path)}.{torn.offset}.torn"
-    aside = os.path.join(store.quarantine_directory, name)
-    disk.write_file(aside, disk.read(segment.path, torn.offset, torn.length), sync=True)
-    note = f"cut from {segment.path}\noffset {torn.offset}\nbytes {torn.length}\nwhy: the last record was incomplete\n"
+def _write_again(
+    disk: Disk,
+    store: Store,
+    found: RunFound,
+    condition: Condition,
+    left: LeftOpen,
+    new_salt: Callable[[], int],
+    clock_ns: Callable[[], int],
+) -> LeftOpen:
+    """Put the last group into a fresh segment, with the count of what is torn; only then is that cut off.
+
+    The copy in the quarantine is durable before the count, and the count before the cut.
+    """
+    if condition.torn is not None:
+        _keep_copy(disk, store, condition.last_path, condition.torn)
+    again: list[Record] = list(condition.again)
+    if condition.torn_bytes:
+        again.append(records.torn(0, condition.torn_bytes, clock_ns()))
+    directory = store.journal_directory(found.uid)
+    writer = JournalWriter(disk, directory, found.stem, found.run, new_salt, clock_ns)
+    writer.go_on(left, append=False)
+    try:
+        writer.append(again)
+        writer.checkpoint()
+        if condition.torn is not None:
+            disk.truncate(condition.last_path, condition.torn.offset)
+        return writer.left_open
+    finally:
+        writer.close()
+
+
+def _keep_copy(disk: Disk, store: Store, path: str, torn: FoundTorn) -> None:
+    """Set the bytes of a torn tail aside. Where that was done before and interrupted, it is the same file again."""
+    aside = os.path.join(store.quarantine_directory, f"{os.path.basename(path)}.{torn.offset}.torn")
+    disk.write_file(aside, disk.read(path, torn.offset, torn.length), sync=True)
+    note = f"cut from {path}\noffset {torn.offset}\nbytes {torn.length}\nwhy: the last record was incomplete\n"
     disk.write_file(aside + ".txt", note.encode("utf-8", "surrogateescape"), sync=True)
     disk.sync_directory(store.quarantine_directory)
-    disk.truncate(segment.path, torn.offset)
 
 
 def _set_aside(disk: Disk, store: Store, found: RunFound) -> None:
-    """Move a journal of which nothing can be read out of the way, untouched."""
+    """Move a journal of which nothing can be said out of the way, untouched."""
     for path in found.segment_paths:
-        disk.rename(path, os.path.join(store.quarantine_directory, os.path.basename(path)))
+        disk.rename(path, store.free_quarantine_path(os.path.basename(path)))
         disk.sync_directory(os.path.dirname(path))
     disk.sync_directory(store.quarantine_directory)

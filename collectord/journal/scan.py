@@ -1,7 +1,7 @@
-"""Reading a journal back: which records are there, what is torn, what is corrupt.
+"""Reading one file of a journal: which records are there, what is torn, what is corrupt.
 
-Owns the judgement of damage. Knows nothing of what a record means, and changes nothing. ``scan_segment`` is pure (it is given a
-function that reads); ``JournalReader`` puts the segments of a run together. Memory is bounded by one record and one chunk.
+Pure: given a function that reads. Owns the judgement of damage; knows nothing of what a record means. Memory is bounded by one
+record and one chunk.
 
 An incomplete record at the end is *torn*: it never was acknowledged. A complete one whose checksum or type is wrong is
 *corrupt*: reading goes on behind it. Behind a corrupt header nobody knows its length, so the next place is searched where a
@@ -11,13 +11,12 @@ passes for one.
 
 from __future__ import annotations
 
-import os.path
+import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from attrs import Factory, define, frozen
+from attrs import frozen
 
-from collectord.journal.disk import Disk
 from collectord.journal.format import (
     HEAD_SIZE_BYTES,
     HEADER_SIZE_BYTES,
@@ -29,12 +28,15 @@ from collectord.journal.format import (
     decode_header,
     record_from,
 )
-from collectord.model import Record, RecordType
-from collectord.names import parse_journal_file_name
-from collectord.session.records import unpack
+from collectord.model import Record
 
 CHUNK_SIZE_BYTES: Final = 1 << 20
 """How much is read at once."""
+
+_LIKE_A_HEADER: Final = re.compile(rb"(?s)(?=.{3}\x00[\x01-\x3f][\x00\x01])")
+"""Where a header might begin: a body under 16 MiB, a type, flags. Searching a megabyte byte by byte takes seconds; in what agents
+write this passes over nearly all of it. A record that it passes over (a body of 16 MiB, which no frame can carry) is lost
+only where the header before it is."""
 
 Read = Callable[[int, int], bytes]
 """``read(offset, size)``: fewer bytes only at the end of the file."""
@@ -63,10 +65,16 @@ class FoundNewer:
 
 @frozen
 class FoundRecord:
-    """A sound record."""
+    """A sound record; ``begins_group`` where everything before it was durable when it was written."""
 
     offset: int
     record: Record
+    begins_group: bool = False
+
+    @property
+    def end(self) -> int:
+        """The offset behind it."""
+        return self.offset + HEADER_SIZE_BYTES + len(self.record.body)
 
 
 @frozen
@@ -76,6 +84,11 @@ class FoundCorrupt:
     offset: int
     length: int
     why: str
+
+    @property
+    def end(self) -> int:
+        """The offset behind it."""
+        return self.offset + self.length
 
 
 @frozen
@@ -113,7 +126,7 @@ def scan_segment(read: Read, size: int) -> Iterator[Found]:
 
     Args:
         read: gives bytes of the file.
-        size: how far to look; what lies behind is not there for us.
+        size: how far to look, at most to the end of the file; what lies behind is not there for us.
     """
     window = _Window(read, size)
     raw = window.get(0, HEAD_SIZE_BYTES)
@@ -125,18 +138,22 @@ def scan_segment(read: Read, size: int) -> Iterator[Found]:
     if head.version > VERSION:
         yield FoundNewer(head.version)
         return
+    if head.version < VERSION:
+        yield FoundBadHead(f"there is no version {head.version} of the journal")
+        return
     yield FoundHead(head)
-    yield from scan_records(window, size, head.salt, HEAD_SIZE_BYTES)
+    yield from _scan_records(window, size, head.salt)
 
 
-def scan_records(window: _Window, size: int, salt: int, offset: int) -> Iterator[Found]:
-    """Everything from ``offset`` on."""
+def _scan_records(window: _Window, size: int, salt: int) -> Iterator[Found]:
+    offset = HEAD_SIZE_BYTES
     while offset < size:
         rest = size - offset
-        if rest < HEADER_SIZE_BYTES:
+        raw = window.get(offset, HEADER_SIZE_BYTES)
+        if len(raw) < HEADER_SIZE_BYTES:
             yield FoundTorn(offset, rest)
             return
-        header = decode_header(window.get(offset, HEADER_SIZE_BYTES), salt, offset)
+        header = decode_header(raw, salt, offset)
         if header is None:
             if _is_zero(window, offset, size):
                 yield FoundTorn(offset, rest)
@@ -159,7 +176,7 @@ def _judge(window: _Window, offset: int, header: Header, salt: int) -> Found:
     record = record_from(header, body)
     if record is None:
         return FoundCorrupt(offset, header.size, f"no record has the type {header.type}")
-    return FoundRecord(offset, record)
+    return FoundRecord(offset, record, header.begins_group)
 
 
 def _is_zero(window: _Window, offset: int, size: int) -> bool:
@@ -175,122 +192,15 @@ def _is_zero(window: _Window, offset: int, size: int) -> bool:
 def _next_sound(window: _Window, offset: int, size: int, salt: int) -> int:
     """Where the next sound record begins, or the end of the file."""
     while offset + HEADER_SIZE_BYTES <= size:
-        header = decode_header(window.get(offset, HEADER_SIZE_BYTES), salt, offset)
-        if header is not None and offset + header.size <= size:
-            body = window.get(offset + HEADER_SIZE_BYTES, header.length)
-            if body_is_whole(header, body, salt):
-                return offset
-        offset += 1
+        part = window.get(offset, CHUNK_SIZE_BYTES)
+        for match in _LIKE_A_HEADER.finditer(part):
+            place = offset + match.start()
+            if place + HEADER_SIZE_BYTES > offset + len(part):
+                break
+            header = decode_header(part[match.start() : match.start() + HEADER_SIZE_BYTES], salt, place)
+            if header is None or place + header.size > size:
+                continue
+            if body_is_whole(header, window.get(place + HEADER_SIZE_BYTES, header.length), salt):
+                return place
+        offset += max(1, len(part) - HEADER_SIZE_BYTES + 1)
     return size
-
-
-@frozen
-class Damage:
-    """One fault and where it is."""
-
-    path: str
-    offset: int
-    length: int
-    what: str
-
-
-@define
-class DamageReport:
-    """What was found wrong in the journal of a run."""
-
-    torn_bytes: int = 0
-    corrupt_records: int = 0
-    faults: list[Damage] = Factory(list)
-
-    def note(self, path: str, found: Found) -> None:
-        """Count one fault."""
-        if isinstance(found, FoundTorn):
-            self.torn_bytes += found.length
-            self.faults.append(Damage(path, found.offset, found.length, "torn"))
-        elif isinstance(found, FoundCorrupt):
-            self.corrupt_records += 1
-            self.faults.append(Damage(path, found.offset, found.length, found.why))
-        elif isinstance(found, FoundBadHead):
-            self.corrupt_records += 1
-            self.faults.append(Damage(path, 0, 0, found.why))
-        elif isinstance(found, FoundNewer):
-            self.faults.append(Damage(path, 0, 0, f"written by a newer version ({found.version})"))
-
-
-class JournalReader:
-    """The sound records of a run, over all its segments, in order.
-
-    Args:
-        disk: where the files are.
-        segment_paths: in order of their numbers.
-        limits: how many bytes of each are to be looked at; None for all.
-    """
-
-    def __init__(self, disk: Disk, segment_paths: list[str], limits: list[int | None]) -> None:
-        self.damage = DamageReport()
-        self._disk = disk
-        self._paths = segment_paths
-        self._sizes = [disk.size(path) if limit is None else limit for path, limit in zip(segment_paths, limits, strict=True)]
-        self._salts: dict[int, int] = {}
-        self._cut_at_seams()
-
-    def __iter__(self) -> Iterator[Record]:
-        for _, _, record in self.locate():
-            yield record
-
-    @property
-    def corrupt_records(self) -> int:
-        """How many records were not sound, as far as was read."""
-        return self.damage.corrupt_records
-
-    def locate(self) -> Iterator[tuple[int, int, Record]]:
-        """Each record with its segment's index and its offset, to be read again by ``read_record_at``."""
-        self.damage = DamageReport()
-        for index, path in enumerate(self._paths):
-            if not self._sizes[index]:
-                continue
-            for found in scan_segment(self._reads(path), self._sizes[index]):
-                if isinstance(found, FoundRecord):
-                    yield index, found.offset, found.record
-                elif isinstance(found, FoundHead):
-                    self._salts[index] = found.head.salt
-                else:
-                    self.damage.note(path, found)
-
-    def read_record_at(self, segment_index: int, offset: int) -> Record:
-        """One record that ``locate`` has given before."""
-        read = self._reads(self._paths[segment_index])
-        header = decode_header(read(offset, HEADER_SIZE_BYTES), self._salts[segment_index], offset)
-        assert header is not None
-        record = record_from(header, read(offset + HEADER_SIZE_BYTES, header.length))
-        assert record is not None
-        return record
-
-    def _reads(self, path: str) -> Read:
-        return lambda offset, size: self._disk.read(path, offset, size)
-
-    def _cut_at_seams(self) -> None:
-        """A later segment names the one it follows and how far that one is good: what lies behind comes again in it.
-
-        A file between the two never counted: it is what a failed try left and could not remove.
-        """
-        numbers = [parse_journal_file_name(os.path.basename(path)) for path in self._paths]
-        index_of = {name.segment: index for index, name in enumerate(numbers) if name is not None}
-        for index in range(1, len(self._paths)):
-            seam = self._seam(index)
-            before = index_of.get(seam["predecessor"]) if seam is not None else None
-            if seam is None or before is None or before >= index:
-                continue
-            self._sizes[before] = min(self._sizes[before], seam["durable_offset"])
-            for passed_over in range(before + 1, index):
-                self._sizes[passed_over] = 0
-
-    def _seam(self, index: int) -> dict[str, int] | None:
-        """What the first record of a later segment says about the one before it."""
-        for found in scan_segment(self._reads(self._paths[index]), self._sizes[index]):
-            if isinstance(found, FoundRecord) and found.record.type is RecordType.SEGMENT:
-                body: dict[str, int] = unpack(found.record.body)
-                return body
-            if not isinstance(found, FoundHead):
-                return None
-        return None

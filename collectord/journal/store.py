@@ -142,7 +142,7 @@ class Store:
         return (self.last_run(uid, stem) or 0) + 1
 
     def runs_found(self) -> Iterator[RunFound]:
-        """Every run that has a journal, in no order. Raises ``OSError``."""
+        """Every run that has a journal, in no order; a run whose first segment is missing too. Raises ``OSError``."""
         base = self._in("journals")
         yield from self._runs_in(base, self._own_uid)
         for name in self._disk.list_directory(base):
@@ -150,13 +150,22 @@ class Store:
                 yield from self._runs_in(os.path.join(base, name), int(name[4:]))
 
     def _runs_in(self, directory: str, uid: int) -> Iterator[RunFound]:
+        segments: dict[tuple[str, int], list[int]] = {}
         for file in self._disk.list_directory(directory):
             name = parse_journal_file_name(file)
-            if name is None or name.segment != 0:
-                continue
-            trace = self.trace_path(uid, name.stem, name.run)
-            segments = self.segments_of(uid, name.stem, name.run)
-            yield RunFound(uid, name.stem, name.run, segments, trace if self._disk.exists(trace) else None)
+            if name is not None:
+                segments.setdefault((name.stem, name.run), []).append(name.segment)
+        for (stem, run), numbers in segments.items():
+            paths = [os.path.join(directory, journal_file_name(stem, run, number)) for number in sorted(numbers)]
+            trace = self.trace_path(uid, stem, run)
+            yield RunFound(uid, stem, run, paths, trace if self._disk.exists(trace) else None)
+
+    def free_quarantine_path(self, name: str) -> str:
+        """A place in the quarantine that nothing has: what was set aside once is never written over. Raises ``OSError``."""
+        path, number = os.path.join(self.quarantine_directory, name), 1
+        while self._disk.exists(path):
+            path, number = os.path.join(self.quarantine_directory, f"{name}.{number}"), number + 1
+        return path
 
     def sweep_temporary_files(self) -> int:
         """Remove what exports left that were never renamed; returns how many. Before anybody renders. Raises ``OSError``."""

@@ -9,17 +9,20 @@ Synchronous, and called in a worker thread by one owner at a time. Knows nothing
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from attrs import frozen
 
 from collectord.errors import DiskError
 from collectord.journal.disk import Disk
 from collectord.journal.format import HEAD_SIZE_BYTES, HEADER_SIZE_BYTES, Head, encode_head, encode_record
+from collectord.journal.reserve import Reserve
 from collectord.journal.scan import FoundHead, FoundRecord, scan_segment
-from collectord.model import Record
-from collectord.names import journal_file_name
+from collectord.model import Record, RecordType
+from collectord.names import journal_file_name, parse_journal_file_name
 from collectord.session import records as bodies
 
 
@@ -29,6 +32,29 @@ class SegmentPart:
 
     path: str
     durable_offset: int
+
+
+@frozen
+class LeftOpen:
+    """A journal that an earlier collector left open, mended: what is needed to go on with it.
+
+    Attributes:
+        parts: the files that count, and how far each is good.
+        end: where the last of them ends; behind what is good there may be a checkpoint.
+        salt: of the last one.
+        next_number: of the segment that is written next.
+    """
+
+    parts: tuple[SegmentPart, ...]
+    end: int
+    salt: int
+    next_number: int
+
+
+_MUST_FIT: Final = frozenset((RecordType.END_REQUESTED, RecordType.TERMINAL))
+"""What the reserve is kept for: how a run ends."""
+
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class JournalWriter:
@@ -41,6 +67,7 @@ class JournalWriter:
         run: its number.
         new_salt: gives 32 random bits for each file.
         clock_ns: gives Unix nanoseconds, for the records about segments.
+        reserve: room for how a run ends; None where there is none.
     """
 
     def __init__(
@@ -51,6 +78,7 @@ class JournalWriter:
         run: int,
         new_salt: Callable[[], int],
         clock_ns: Callable[[], int],
+        reserve: Reserve | None = None,
     ) -> None:
         self._disk = disk
         self._directory = directory
@@ -58,8 +86,10 @@ class JournalWriter:
         self._run = run
         self._new_salt = new_salt
         self._clock_ns = clock_ns
+        self._reserve = reserve
         self._fd: int | None = None
         self._salt = 0
+        self._end = 0
         self._number = 0
         self._next_number = 0
         self._cause = ""
@@ -78,6 +108,27 @@ class JournalWriter:
         """
         self._write_segment(list(records))
 
+    def go_on(self, left: LeftOpen, append: bool = True) -> None:
+        """Take up a journal that an earlier collector left; nothing is written now. Never raises.
+
+        Args:
+            left: what is known of it.
+            append: whether its last file may be gone on with; else, and where it cannot be, the next records go into a
+                fresh segment.
+        """
+        last = left.parts[-1].path
+        name = parse_journal_file_name(os.path.basename(last))
+        assert name is not None
+        self._parts = list(left.parts)
+        self._salt, self._end = left.salt, left.end
+        self._number, self._next_number = name.segment, left.next_number
+        self._cause = "an earlier collector left it"
+        try:
+            if append and self._disk.size(last) == left.end:
+                self._fd = self._disk.open_append(last)
+        except OSError as error:
+            self._cause = _sentence(error, last)
+
     def append(self, records: Sequence[Record]) -> None:
         """Append records and sync them, in the present segment or, where that has failed, in a fresh one.
 
@@ -87,32 +138,42 @@ class JournalWriter:
         Durability: every record handed over so far is durable when this returns.
         """
         self._pending.extend(records)
-        if self._fd is not None:
-            try:
-                self._write_here()
-            except OSError as error:
-                self._abandon(error)
-            else:
-                return
-        self.retry()
+        self._write_pending(any(record.type in _MUST_FIT for record in records))
 
-    def retry(self) -> None:
-        """Try a fresh segment with everything that is pending.
+    def retry(self, must_fit: bool = False) -> None:
+        """Try again with everything that is pending.
+
+        Args:
+            must_fit: whether the reserve may be given up for it.
 
         Raises:
             DiskError: as ``append``.
         """
-        if self._fd is not None and not self._pending:
+        if self._pending or self._fd is None:
+            self._write_pending(must_fit or any(record.type in _MUST_FIT for record in self._pending))
+
+    def checkpoint(self) -> None:
+        """Say in the file that everything before is durable, so that nobody need write it again. Not synced; never raises.
+
+        Durability: none is promised: a reader that finds it may rely on it, and one that does not is no worse off.
+        """
+        if self._fd is None or self._pending:
             return
-        predecessor = self._parts[-1] if self._parts else None
-        number = self._number
-        offset = predecessor.durable_offset if predecessor is not None else 0
-        first = bodies.segment(number, offset, self._cause, self._clock_ns())
+        chunk = encode_record(bodies.checkpoint(), self._salt, self._end, begins_group=True)
         try:
-            self._write_segment([first, *self._pending])
+            self._disk.write(self._fd, [chunk])
         except OSError as error:
-            self._cause = _sentence(error, self._path(self._number))
-            raise DiskError("disk-failed", self._cause) from None
+            self._abandon(error)
+            self._cut_half_written()
+        else:
+            self._end += len(chunk)
+
+    def _cut_half_written(self) -> None:
+        """Half a checkpoint is no loss, and should not look like one; where it cannot be cut off, it does."""
+        try:
+            self._disk.truncate(self._parts[-1].path, self._end)
+        except OSError:
+            return
 
     def close(self) -> None:
         """Give back the descriptor; what was acknowledged is durable already."""
@@ -129,6 +190,11 @@ class JournalWriter:
         return tuple(self._parts)
 
     @property
+    def left_open(self) -> LeftOpen:
+        """What somebody else needs to go on with it."""
+        return LeftOpen(tuple(self._parts), self._end, self._salt, self._next_number)
+
+    @property
     def pending_bytes(self) -> int:
         """How much was handed over and is not durable."""
         return sum(len(record.body) + HEADER_SIZE_BYTES for record in self._pending)
@@ -143,14 +209,47 @@ class JournalWriter:
     def _path(self, number: int) -> str:
         return os.path.join(self._directory, journal_file_name(self._stem, self._run, number))
 
+    def _write_pending(self, must_fit: bool) -> None:
+        if self._fd is not None and not self._is_held_back(must_fit):
+            try:
+                self._write_here()
+            except OSError as error:
+                self._abandon(error)
+            else:
+                return
+        try:
+            self._write_elsewhere(must_fit)
+        except OSError as error:
+            self._cause = _sentence(error, self._path(self._next_number))
+            raise DiskError("disk-failed", self._cause) from None
+
+    def _is_held_back(self, must_fit: bool) -> bool:
+        """Whether what is free is the reserve, given up for others."""
+        return not must_fit and self._reserve is not None and self._reserve.is_spent()
+
     def _write_here(self) -> None:
         assert self._fd is not None
-        part = self._parts[-1]
-        chunks, end = _encode(self._pending, self._salt, part.durable_offset)
+        chunks, end = _encode(self._pending, self._salt, self._end)
         self._disk.write(self._fd, chunks)
         self._disk.sync(self._fd)
-        self._parts[-1] = SegmentPart(part.path, end)
+        self._parts[-1] = SegmentPart(self._parts[-1].path, end)
+        self._end = end
         self._pending.clear()
+
+    def _write_elsewhere(self, must_fit: bool) -> None:
+        """In a fresh segment; for how a run ends, the reserve is given up where that makes the difference."""
+        if self._is_held_back(must_fit):
+            raise OSError(errno.ENOSPC, "no space left on the device but what is kept for the ends of sessions")
+        try:
+            self._write_segment_behind()
+        except OSError as error:
+            if not must_fit or error.errno not in _FULL or self._reserve is None or not self._reserve.release():
+                raise
+            self._write_segment_behind()
+
+    def _write_segment_behind(self) -> None:
+        offset = self._parts[-1].durable_offset if self._parts else 0
+        self._write_segment([bodies.segment(self._number, offset, self._cause, self._clock_ns()), *self._pending])
 
     def _write_segment(self, records: list[Record]) -> None:
         """A file of its own, durable with its directory entry; only then does it count.
@@ -174,7 +273,7 @@ class JournalWriter:
         except OSError:
             self._forget(fd, path)
             raise
-        self._fd, self._salt = fd, salt
+        self._fd, self._salt, self._end = fd, salt, end
         self._number, self._next_number = number, number + 1
         self._parts.append(SegmentPart(path, end))
         self._pending.clear()
@@ -197,10 +296,10 @@ class JournalWriter:
 
 
 def _encode(records: Sequence[Record], salt: int, offset: int) -> tuple[list[bytes], int]:
-    """The bytes of records that begin at ``offset``, and where they end."""
+    """The bytes of a group of records that begins at ``offset``, and where it ends."""
     chunks = []
-    for record in records:
-        chunk = encode_record(record, salt, offset)
+    for index, record in enumerate(records):
+        chunk = encode_record(record, salt, offset, begins_group=not index)
         chunks.append(chunk)
         offset += len(chunk)
     return chunks, offset
@@ -226,12 +325,12 @@ def append_note(disk: Disk, segments: list[str], note: Record) -> None:
         if isinstance(found, FoundHead):
             salt, end = found.head.salt, HEAD_SIZE_BYTES
         elif isinstance(found, FoundRecord):
-            end = found.offset + HEADER_SIZE_BYTES + len(found.record.body)
+            end = found.end
     if end != size:
         raise DiskError("disk-failed", f"{path} does not end with a sound record: nothing is put behind it")
     fd = disk.open_append(path)
     try:
-        disk.write(fd, [encode_record(note, salt, end)])
+        disk.write(fd, [encode_record(note, salt, end, begins_group=True)])
         disk.sync(fd)
     finally:
         disk.close(fd)

@@ -77,6 +77,12 @@ def joined(producer: int, at: int, pid: int, command: str, resource: Attributes,
     return Record(RecordType.JOINED, pack(body), producer=producer)
 
 
+def resumed(producer: int, at: int, pid: int, process_start_time: int, boot_id: str, command: str) -> Record:
+    """A producer came back after a restart of the collector; the next restart judges the owner by this process."""
+    body = {"at": at, "pid": pid, "process_start_time": process_start_time, "boot_id": boot_id, "command": command}
+    return Record(RecordType.RESUMED, pack(body), producer=producer)
+
+
 def left(producer: int, at: int, detached: bool, error: Attributes | None) -> Record:
     """A participant detached, or vanished."""
     return Record(RecordType.LEFT, pack({"at": at, "detached": detached, "error": error}), producer=producer)
@@ -146,3 +152,8 @@ def segment(predecessor: int, durable_offset: int, cause: str, at: int) -> Recor
     """The first record of a later segment: which one failed, up to where it is good, and why it was left."""
     body = {"at": at, "predecessor": predecessor, "durable_offset": durable_offset, "cause": cause}
     return Record(RecordType.SEGMENT, pack(body))
+
+
+def checkpoint() -> Record:
+    """Says nothing but that it begins a group: everything before it is durable."""
+    return Record(RecordType.CHECKPOINT, pack({}))

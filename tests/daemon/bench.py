@@ -20,7 +20,7 @@ from collectord.daemon.threads import DirectorySyncs
 from collectord.errors import DiskError
 from collectord.export.render import render
 from collectord.export.request import RenderRequest, RenderResult
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.journal.store import Store
 from collectord.model import Record, RecordType
 from collectord.names import encode_session_id

@@ -54,6 +54,8 @@ def one_of_each() -> dict[RecordType, Record]:
             records.segment(73, 75, "c", 71),
             records.torn(3, 75, 71),
             records.duplicates(3, 4, 5, 71),
+            records.resumed(3, 71, 72, 73, "b", "c"),
+            records.checkpoint(),
         )
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from collectord.export.render import render
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.journal.store import Store
 from collectord.journal.writer import JournalWriter
 from collectord.model import Record, RecordType

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collectord.export.render import render
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.model import Outcome
 from collectord.session import records
 from tests.export.journals import SPAN, T0, JournalInMemory, end, facts, start

@@ -12,7 +12,7 @@ import pytest
 
 from collectord.export.render import JournalIsEmpty, render
 from collectord.export.values import ENCODED_PREFIX
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.limits import HEAD_LINE_MAX_BYTES
 from collectord.model import CrashReason, Outcome, Verdict
 from collectord.session import records

@@ -20,6 +20,7 @@ from collectord.errors import DiskError
 from collectord.export.request import RenderRequest
 from collectord.export.worker import encode_request, frame, unframe
 from collectord.journal.disk import RealDisk
+from collectord.journal.format import HEAD_SIZE_BYTES
 from collectord.journal.writer import JournalWriter
 from collectord.session import records
 from tests.export.journals import T0, facts
@@ -43,16 +44,16 @@ class Place:
         return RenderRequest(self.segments, None, str(self.path / name), False)
 
     def held(self, name: str) -> RenderRequest:
-        """One whose renderer hangs until ``release``: its journal is a pipe that nobody writes."""
-        pipe = self.path / f"{name}.pipe"
+        """One whose renderer hangs until ``release``: it is to write into a pipe that nobody reads, and then finds no record."""
+        pipe = self.path / name
         os.mkfifo(pipe)
-        return RenderRequest([(str(pipe), 100)], None, str(self.path / name), False)
+        return RenderRequest([(path, HEAD_SIZE_BYTES) for path, _ in self.segments], None, str(pipe), False)
 
     async def release(self, name: str) -> None:
-        """Wait until a renderer hangs on it, and let go: it finds that a pipe is no journal."""
-        pipe = self.path / f"{name}.pipe"
-        # abandoned where nobody ever reads it, so that a renderer that never came fails the test instead of hanging it
-        os.close(await trio.to_thread.run_sync(partial(os.open, pipe, os.O_WRONLY), abandon_on_cancel=True))
+        """Wait until a renderer hangs on it, and let go."""
+        pipe = self.path / name
+        # abandoned where nobody ever opens it, so that a renderer that never came fails the test instead of hanging it
+        os.close(await trio.to_thread.run_sync(partial(os.open, pipe, os.O_RDONLY), abandon_on_cancel=True))
 
 
 @pytest.fixture
@@ -187,7 +188,6 @@ def ask(process: subprocess.Popen[bytes], request: bytes) -> tuple[bool, object,
 
 def test_a_worker_answers_nonsense_and_goes_on(place: Place) -> None:
     good = encode_request(place.request())
-    short = [(place.segments[0][0], 10_000)]
     with worker() as process:
         for bad in (
             frame(None),
@@ -196,12 +196,20 @@ def test_a_worker_answers_nonsense_and_goes_on(place: Place) -> None:
             frame([[], [99, b"", 0, 0, 0, 0], str(place.path / "o"), False]),
             (3).to_bytes(4, "big") + b"\xc1\xc1\xc1",
             (0).to_bytes(4, "big"),
-            encode_request(RenderRequest(short, None, str(place.path / "o"), False)),
             encode_request(RenderRequest([(str(place.path), 100)], None, str(place.path / "o"), False)),
         ):
             assert ask(process, bad)[0] is False
             assert ask(process, good)[0] is True
     check_document((place.path / "out").read_bytes())
+
+
+def test_a_journal_that_is_shorter_than_it_was_is_rendered_as_damaged(place: Place) -> None:
+    with worker() as process:
+        request = RenderRequest([(place.segments[0][0], 10_000)], None, str(place.path / "out"), False)
+        assert ask(process, encode_request(request))[0] is True
+    raw = (place.path / "out").read_bytes()
+    check_document(raw)
+    assert b'"integrity":"damaged"' in raw.partition(b"\n")[0]
 
 
 def test_a_worker_outlives_the_signals_that_end_the_daemon(place: Place) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -15,13 +14,7 @@ from hypothesis import strategies as st
 from collectord import names
 from collectord.errors import OperatorError
 from collectord.journal.disk import RealDisk
-from collectord.journal.recovery import TABLE, Decision, Journal, TraceFile, recover_run
-from collectord.journal.scan import JournalReader
 from collectord.journal.store import StateLock, Store, file_system_of, refuse_network_file_system
-from collectord.journal.writer import JournalWriter
-from collectord.model import Outcome, Record, RecordType
-from collectord.session import records
-from tests.session.runs import facts
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
@@ -91,70 +84,3 @@ def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OperatorError) as refused:
         refuse_network_file_system(str(tmp_path / "net" / "deep"), str(mounts))
     assert refused.value.code == "network-file-system"
-
-
-def test_the_table_of_recovery_is_complete() -> None:
-    assert set(TABLE) == set(itertools.product(Journal, TraceFile))
-    assert set(TABLE.values()) == set(Decision)
-
-
-def _run_on(tmp_path: Path, *more: Record) -> Store:
-    store = Store(RealDisk(), str(tmp_path), os.geteuid())
-    store.prepare()
-    writer = JournalWriter(RealDisk(), store.journal_directory(os.geteuid()), "s", 1, lambda: 3, lambda: 4)
-    writer.create([records.opened(facts()), *more])
-    writer.close()
-    return store
-
-
-def _types(store: Store) -> list[RecordType]:
-    segments = store.segments_of(os.geteuid(), "s", 1)
-    return [record.type for record in JournalReader(RealDisk(), segments, [None] * len(segments))]
-
-
-def test_an_open_journal_becomes_crashed_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
-    store = _run_on(tmp_path)
-    (found,) = store.runs_found()
-    first = recover_run(RealDisk(), store, found, 99)
-    assert first.decision is Decision.CRASH
-    assert first.needs_render
-    assert _types(store) == [RecordType.OPENED, RecordType.TERMINAL]
-    before = Path(found.segment_paths[0]).read_bytes()
-    second = recover_run(RealDisk(), store, found, 100)
-    assert second.decision is Decision.DERIVE, "its file is still missing"
-    assert Path(found.segment_paths[0]).read_bytes() == before
-
-
-def test_a_torn_tail_is_cut_set_aside_and_counted(tmp_path: Path) -> None:
-    store = _run_on(tmp_path)
-    (found,) = store.runs_found()
-    path = Path(found.segment_paths[0])
-    size = path.stat().st_size
-    with path.open("ab") as file:
-        file.write(b"half a record")
-    recovered = recover_run(RealDisk(), store, found, 99)
-    assert recovered.damage.torn_bytes == 13
-    assert _types(store) == [RecordType.OPENED, RecordType.TORN, RecordType.TERMINAL]
-    aside = Path(store.quarantine_directory) / f"s~1.0.journal.{size}.torn"
-    assert aside.read_bytes() == b"half a record"
-    assert "the last record was incomplete" in Path(f"{aside}.txt").read_text()
-
-
-def test_a_journal_without_a_readable_head_is_set_aside_untouched(tmp_path: Path) -> None:
-    store = Store(RealDisk(), str(tmp_path), os.geteuid())
-    store.prepare()
-    (tmp_path / "journals" / "s~1.0.journal").write_bytes(b"nothing of ours")
-    (found,) = store.runs_found()
-    assert recover_run(RealDisk(), store, found, 99).decision is Decision.QUARANTINE
-    assert (tmp_path / "quarantine" / "s~1.0.journal").read_bytes() == b"nothing of ours"
-    assert list(store.runs_found()) == []
-
-
-def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
-    store = _run_on(tmp_path, records.ended(Outcome.COMPLETED, 5, None, None))
-    trace = Path(store.trace_path(os.geteuid(), "s", 1))
-    trace.write_bytes(b'{"collectord":{"outcome":"completed"},\n"session":{}}')
-    (found,) = store.runs_found()
-    assert recover_run(RealDisk(), store, found, 99).decision is Decision.NOTHING
-    trace.write_bytes(b'{"collectord":{"outcome":"running"},\n"session":{}}')
-    assert recover_run(RealDisk(), store, found, 99).decision is Decision.DERIVE

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from collectord.errors import DiskError
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.journal.store import Store
 from collectord.journal.writer import JournalWriter, append_note
 from collectord.model import Record, RecordType

@@ -22,7 +22,7 @@ from attrs import Factory, define
 
 from collectord.errors import CODES, PeerError
 from collectord.journal.disk import RealDisk
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.model import Outcome, RecordType
 from collectord.wire import messages
 from collectord.wire.connection import ClientConnection

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from collectord.journal.disk import RealDisk
-from collectord.journal.scan import JournalReader
+from collectord.journal.reader import JournalReader
 from collectord.model import Record, RecordType
 from collectord.session.records import unpack
 from tests.process.daemon import Daemon

@@ -299,7 +299,7 @@ def test_m11_a_report_after_a_clean_end_changes_nothing_and_is_noted() -> None:
 def _notes(daemon: Daemon, stem: str) -> list[str]:
     """The notes in a journal."""
     from collectord.journal.disk import RealDisk
-    from collectord.journal.scan import JournalReader
+    from collectord.journal.reader import JournalReader
     from collectord.model import RecordType
     from collectord.session.records import unpack
 

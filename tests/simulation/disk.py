@@ -170,6 +170,14 @@ class SimulatedDisk:
         del inode.content[size:]
         inode.durable = bytes(inode.content)
 
+    def allocate(self, path: str, size: int) -> None:
+        self._begin("allocate", path)
+        name, directory = posixpath.basename(path), self._directory(posixpath.dirname(path))
+        if name not in directory.entries:
+            self._change(posixpath.dirname(path), {name: Inode()})
+        inode = directory.entries[name]
+        inode.content.extend(bytes(max(0, size - len(inode.content))))
+
     def write_file(self, path: str, content: bytes, sync: bool) -> None:
         self._begin("write_file", path)
         inode = self._directory(posixpath.dirname(path)).entries.get(posixpath.basename(path))
@@ -223,6 +231,9 @@ class SimulatedDisk:
         return bytes(self._inode(path).content[offset : offset + size])
 
     def free_bytes(self, path: str) -> int:
+        return 1 << 40
+
+    def total_bytes(self, path: str) -> int:
         return 1 << 40
 
 

@@ -1,0 +1,79 @@
+"""The sound records of a run, over all its segments, in order; what is not sound is counted. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from collectord.journal.chain import Seam, faults_of, link
+from collectord.journal.damage import DamageReport
+from collectord.journal.disk import Disk
+from collectord.journal.format import HEADER_SIZE_BYTES, decode_header, record_from
+from collectord.journal.scan import FoundHead, FoundRecord, FoundTorn, scan_segment
+from collectord.model import Record, RecordType
+
+
+class JournalReader:
+    """One run's journal.
+
+    Args:
+        disk: where the files are.
+        segment_paths: in order of their numbers.
+        limits: how many bytes of each are to be looked at; None for all.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+
+    def __init__(self, disk: Disk, segment_paths: list[str], limits: list[int | None]) -> None:
+        self.damage = DamageReport()
+        self._disk = disk
+        self._salts: dict[int, int] = {}
+        self.links, self.unfinished = link(disk, segment_paths, limits)
+
+    def __iter__(self) -> Iterator[Record]:
+        for _, _, record in self.locate():
+            yield record
+
+    @property
+    def corrupt_records(self) -> int:
+        """How many records were not sound, as far as was read."""
+        return self.damage.corrupt_records
+
+    def locate(self) -> Iterator[tuple[int, int, Record]]:
+        """Each record with its segment's index and its offset, to be read again by ``read_record_at``.
+
+        Behind a seam that is lost, events that were read before come again and are passed over.
+        """
+        self.damage = DamageReport()
+        last_position = 0
+        for index, one in enumerate(self.links):
+            for fault in faults_of(one):
+                self.damage.note(one.path, fault)
+            if not one.size and (one.missing or index + 1 < len(self.links)):
+                continue
+            for found in scan_segment(partial(self._disk.read, one.path), one.size):
+                if isinstance(found, FoundRecord):
+                    record = found.record
+                    if record.type is RecordType.EVENTS:
+                        if one.seam is Seam.LOST and record.first_position <= last_position:
+                            continue
+                        last_position = record.first_position + record.count - 1
+                    yield index, found.offset, record
+                elif isinstance(found, FoundHead):
+                    self._salts[index] = found.head.salt
+                else:
+                    self.damage.note(one.path, found)
+        for path in self.unfinished:
+            size = self._disk.size(path)
+            if size:
+                self.damage.note(path, FoundTorn(0, size))
+
+    def read_record_at(self, segment_index: int, offset: int) -> Record:
+        """One record that ``locate`` has given before."""
+        path = self.links[segment_index].path
+        header = decode_header(self._disk.read(path, offset, HEADER_SIZE_BYTES), self._salts[segment_index], offset)
+        assert header is not None
+        record = record_from(header, self._disk.read(path, offset + HEADER_SIZE_BYTES, header.length))
+        assert record is not None
+        return record
