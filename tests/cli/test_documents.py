@@ -39,7 +39,7 @@ def rows(text: str, heading: str) -> list[list[str]]:
 
 def declared(requirements: list[str]) -> dict[str, str]:
     """Names and bounds of a list of requirements."""
-    found = [re.fullmatch(r"([a-z-]+)([<>=~!].+)", requirement) for requirement in requirements]
+    found = [re.fullmatch(r"([a-z0-9-]+)([<>=~!].+)", requirement) for requirement in requirements]
     return {match[1]: match[2] for match in found if match is not None}
 
 
@@ -49,6 +49,7 @@ def declared(requirements: list[str]) -> dict[str, str]:
         ("At run time: `collectord`", "pyproject.toml", None),
         ("At run time: `collectord-client`", "clients/python/pyproject.toml", None),
         ("For the tests: `collectord[test]`", "pyproject.toml", "test"),
+        ("For the beds on real file systems: `collectord[faults]`", "pyproject.toml", "faults"),
         ("For linting: `collectord[lint]`", "pyproject.toml", "lint"),
     ],
 )
