@@ -36,6 +36,7 @@ SHORT = 16
 """How many points are taken where not all are."""
 
 AT_ONCE = 2
+TRIES = 3
 
 TORN = b"\1" * 7
 """The beginning of a record: less than a header."""
@@ -47,18 +48,29 @@ def some(points: list[Point]) -> list[Point]:
     return [points[int(number * step)] for number in range(int(len(points) / step))]
 
 
-def at_each(points: list[Point], try_one: Callable[[Point], None]) -> None:
-    """Try every point, a few at a time; what goes wrong is said with its point."""
+def at_each(what: str, points: list[Point], die_at: Callable[[Point], bool]) -> None:
+    """Try every point, a few at a time; what goes wrong is said with its point, and what was tried is recorded.
 
-    def tried(point: Point) -> None:
+    Args:
+        what: dies, for the table of figures.
+        points: all there are; some are taken.
+        die_at: tries one; returns whether anything was killed. Where a thread less had come so far, it is tried again.
+    """
+
+    def tried(point: Point) -> bool:
         try:
-            try_one(point)
+            return any(die_at(point) for _ in range(TRIES))
         except BaseException as error:
             error.add_note(f"killed at {point}")
             raise
 
+    taken = some(points)
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(tried, points))
+        reached = list(threads.map(tried, taken))
+    not_reached = [str(point) for point, was in zip(taken, reached, strict=True) if not was]
+    print(f"{what}: {len(taken)} of {len(points)} points, not reached again: {not_reached}")
+    assert len(not_reached) <= max(1, len(taken) // 20)
+    figures.record("SIGKILL at every call", f"kill points in {what}", sum(reached))
 
 
 def list_a_life() -> Listing:
@@ -79,10 +91,9 @@ def test_a_daemon_killed_at_any_call_of_its_life_loses_nothing_that_it_had_ackno
     found = list_a_life()
     assert len(found.points) > 100
     assert len(found.points) >= 0.9 * found.calls, "two threads at one path hide calls from a count by threads"
-    survived: list[Point] = []
     acknowledged: list[int] = []
 
-    def die(point: Point) -> None:
+    def die(point: Point) -> bool:
         with scratch_daemon() as (daemon, notes):
             lives = Lives()
             with gated(daemon) as pid:
@@ -90,22 +101,16 @@ def test_a_daemon_killed_at_any_call_of_its_life_loses_nothing_that_it_had_ackno
             if daemon.listens():
                 live(daemon, lives)
             strace.process.wait(30)
-            if not strace.has_killed():
-                survived.append(point)
             acknowledged.append(lives.acknowledged)
             daemon.start()
             finish(daemon, lives)
             assert daemon.stop() == 0
             check(daemon, lives)
+            return strace.has_killed()
 
-    points = some(found.points)
-    at_each(points, die)
-    print(
-        f"{len(points)} of {found.calls} calls, {len(survived)} not reached again, {sum(acknowledged)} acknowledged events kept"
-    )
-    assert len(survived) <= len(points) // 20, f"these calls were not made a second time: {[str(p) for p in survived]}"
+    at_each("a life", found.points, die)
     assert len(set(acknowledged)) > 3, "they died at different moments"
-    figures.record("SIGKILL at every call", "kill points", len(points) - len(survived))
+    figures.record("SIGKILL at every call", "acknowledged events", sum(acknowledged))
 
 
 def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
@@ -134,13 +139,10 @@ def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
             with strace.log.open() as log:
                 listed = listing(log, daemon.directory)
         assert len(listed.points) > 50
-        survived: list[Point] = []
 
-        def die(point: Point) -> None:
+        def die(point: Point) -> bool:
             with scratch_daemon() as (daemon, own):
                 strace = recover(daemon, lambda pid: kill_at(point, [pid], daemon.directory, own))
-                if not strace.has_killed():
-                    survived.append(point)
                 daemon.start()
                 ours = lives.copy()
                 finish(daemon, ours)
@@ -148,12 +150,9 @@ def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
                 check(daemon, ours)
                 if RESUMES:
                     assert daemon.trace("stays")["session"]["integrity"]["torn_bytes"] == len(TORN)
+                return strace.has_killed()
 
-        points = some(listed.points)
-        at_each(points, die)
-    print(f"{len(points)} of {listed.calls} calls of a recovery, {len(survived)} not reached again")
-    assert len(survived) <= len(points) // 20, f"these calls were not made a second time: {[str(p) for p in survived]}"
-    figures.record("SIGKILL at every call", "kill points in a recovery", len(points) - len(survived))
+        at_each("a recovery", listed.points, die)
 
 
 def test_a_renderer_killed_at_any_call_is_replaced_and_nobody_notices() -> None:
@@ -166,9 +165,8 @@ def test_a_renderer_killed_at_any_call_is_replaced_and_nobody_notices() -> None:
         with strace.log.open() as log:
             listed = listing(log, daemon.directory)
     assert len(listed.points) > 20
-    survived: list[Point] = []
 
-    def die(point: Point) -> None:
+    def die(point: Point) -> bool:
         with scratch_daemon() as (daemon, notes):
             lives = Lives()
             daemon.start()
@@ -177,15 +175,10 @@ def test_a_renderer_killed_at_any_call_is_replaced_and_nobody_notices() -> None:
             strace.process.wait(30)
             assert [known.told for known in lives.each] == [None, None, Outcome.COMPLETED, Outcome.CRASHED]
             assert strace.has_killed() == ("a renderer died" in daemon.said())
-            if not strace.has_killed():
-                survived.append(point)
             daemon.start()
             finish(daemon, lives)
             assert daemon.stop() == 0
             check(daemon, lives)
+            return strace.has_killed()
 
-    points = some(listed.points)
-    at_each(points, die)
-    print(f"{len(points)} of {listed.calls} calls of renderers, {len(survived)} not reached again")
-    assert len(survived) <= len(points) // 2, "which renderer is given which document is not the same each time"
-    figures.record("SIGKILL at every call", "kill points in renderers", len(points) - len(survived))
+    at_each("a renderer", listed.points, die)
