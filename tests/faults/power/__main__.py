@@ -1,6 +1,7 @@
 """The bed itself, in a namespace of its own: records the log of a workload, mounts its crash states, prints what it found.
 
-`python -m tests.faults.power DIRECTORY FILE_SYSTEM [--states N] [--seed N] [--mutant NAME]`; see ``apart`` for how to start it.
+`python -m tests.faults.power DIRECTORY FILE_SYSTEM [--states N] [--seed N] [--mutant NAME] [--failing]`; see ``apart`` for how it
+is started.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import orjson
 
 from tests.faults.power.check import violations
+from tests.faults.power.failing import Faults, do_failing_work
 from tests.faults.power.log import CrashState, Entry, read_log, steps
 from tests.faults.power.volumes import Image, forget_cached, loop_device, make_image, mount, mounted, unmount
 from tests.faults.power.workload import Told, do_work
@@ -32,18 +34,20 @@ MUTANTS = Path(__file__).with_name("mutants")
 WORKERS = {"ext4": 2, "xfs": 3, "btrfs": 1}
 """How many processes replay. xfs mostly sleeps while it recovers; two copies of one btrfs cannot be mounted at once."""
 
-_OPTIONS = "nodiscard"
+OPTIONS = {"ext4": "nodiscard", "xfs": "nodiscard", "btrfs": "nodiscard,max_inline=0"}
+"""Of each mount. btrfs keeps small files in its tree, where a write that fails ends the whole file system: not what is tried."""
+
 _CLONE_NEWNS = 0x00020000
 _SHOWN = 10
 
 
 @contextmanager
-def block_log(directory: Path, image: Path, bad: Path | None = None) -> Iterator[tuple[Path, Path]]:
+def block_log(directory: Path, image: Path) -> Iterator[tuple[Path, Path]]:
     """The FUSE process over an image; gives where its files are, and the log."""
-    point, log = directory / "blocks", directory / "log"
+    point, log = directory / "blocks", directory / "blocks.log"
     point.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.power.blocks", str(image), str(point), str(log), str(bad or directory / "never")],
+        [sys.executable, "-m", "tests.faults.power.blocks", str(image), str(point), str(log), str(directory / "bad")],
         cwd=ROOT,
     )  # fmt: skip
     try:
@@ -69,19 +73,24 @@ def environment_of(mutant: str | None) -> dict[str, str]:
     return {"COLLECTORD_MUTANT": mutant, "PYTHONPATH": str(MUTANTS)}
 
 
-def record(directory: Path, kind: str, seed: int, mutant: str | None) -> list[Entry]:
+def record(directory: Path, kind: str, seed: int, mutant: str | None, failing: bool) -> tuple[list[Entry], Faults]:
     """Do the work on a fresh file system; gives the log of its disk. ``base.img`` holds what the disk held before."""
     base, live = directory / "base.img", directory / "live.img"
     make_image(str(base), kind)
     subprocess.run(["cp", "--sparse=always", str(base), str(live)], check=True)
-    point = directory / "mnt"
+    point, faults, environment = directory / "mnt", Faults(), environment_of(mutant)
     with block_log(directory, live) as (blocks, log):
-        with loop_device(str(blocks / "disk"), direct=True) as device, mounted(device, str(point), kind, _OPTIONS):
-            do_work(directory, point / "state", str(blocks / "marks"), seed, environment_of(mutant))
+        with loop_device(str(blocks / "disk"), direct=True) as device, mounted(device, str(point), kind, OPTIONS[kind]):
+            marks, state_dir = str(blocks / "marks"), point / "state"
+            if failing:
+                switch = str(directory / "bad")
+                faults = do_failing_work(directory, state_dir, marks, switch, environment, with_stall=mutant is None)
+            else:
+                do_work(directory, state_dir, marks, seed, environment)
         raw = log.read_bytes()
     live.unlink()
     log.unlink()
-    return read_log(raw)
+    return read_log(raw), faults
 
 
 def replay(directory: Path, kind: str, entries: list[Entry], seed: int, states: int, subsets: int) -> dict[str, Any]:
@@ -165,7 +174,7 @@ def _replay_share(
 def _check(device: str, point: str, kind: str, told: Told) -> list[str]:
     try:
         forget_cached(device)
-        mount(device, point, kind, _OPTIONS + (",nouuid" if kind == "xfs" else ""))
+        mount(device, point, kind, OPTIONS[kind] + (",nouuid" if kind == "xfs" else ""))
     except OSError as error:
         return [f"it cannot be mounted: {error.strerror}"]
     try:
@@ -189,11 +198,12 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=0, help="how many crash states to try; 0: all")
     parser.add_argument("--subsets", type=int, default=1)
     parser.add_argument("--mutant")
+    parser.add_argument("--failing", action="store_true", help="the work during which writes fail")
     chosen = parser.parse_args()
     mount("tmpfs", str(chosen.directory), "tmpfs", "size=2g")
     (chosen.directory / "mnt").mkdir()
     began = time.monotonic()
-    entries = record(chosen.directory, chosen.kind, chosen.seed, chosen.mutant)
+    entries, faults = record(chosen.directory, chosen.kind, chosen.seed, chosen.mutant, chosen.failing)
     recorded = time.monotonic()
     told = Told()
     for entry in entries:
@@ -206,6 +216,8 @@ def main() -> None:
         "runs": len(told.runs),
         "writes": sum(entry.write is not None for entry in entries),
         "flushes": sum(entry.write is None and entry.mark is None for entry in entries),
+        "faults_once": faults.once,
+        "stalls": faults.stalls,
         "record_s": round(recorded - began, 1),
         **replay(chosen.directory, chosen.kind, entries, chosen.seed, chosen.states, chosen.subsets),
         "replay_s": round(time.monotonic() - recorded, 1),

@@ -13,10 +13,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import pytest
+
+FILE_SYSTEMS: Final = ("ext4", "xfs", "btrfs")
 
 _APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 _ROOT = Path(__file__).resolve().parents[3]
@@ -51,7 +53,7 @@ def run_apart(module: str, directory: Path, *arguments: str) -> dict[str, Any]:
         arguments: the others.
 
     Returns:
-        What it printed. Skips where a file system is not to be had, as `missing` says.
+        What it printed.
     """
     result = subprocess.run(
         [*_APART, sys.executable, "-m", module, str(directory), *arguments],
@@ -68,3 +70,11 @@ def needs(*programs: str) -> None:
     reason = missing(*programs)
     if reason is not None:
         pytest.skip(reason)
+
+
+def power_cuts(directory: Path, file_system: str, *arguments: str) -> dict[str, Any]:
+    """Record one log and try its crash states; what came of it, printed too."""
+    result = run_apart("tests.faults.power", directory, file_system, *arguments)
+    print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+    assert result["flushes"] > 0 < result["writes"]
+    return result

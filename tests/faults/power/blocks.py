@@ -5,7 +5,7 @@ Run as a process (`python -m tests.faults.power.blocks IMAGE MOUNT LOG BAD`). MO
 - ``disk``: backed by IMAGE. A loop device over it carries a real file system; a flush of the block layer arrives here as fsync.
 - ``marks``: what is written to it becomes a mark in the log, between the writes it came between.
 
-While the file BAD exists every write fails with EIO: a disk that goes bad, and comes back, on demand.
+While the file BAD exists, writes fail with EIO: those that hold the bytes it names, as often as it says (see ``BadDisk``).
 
 pyfuse3 is an optional package: nothing but this process imports it.
 """
@@ -20,6 +20,7 @@ import sys
 import pyfuse3
 import trio
 
+from tests.faults.power.bad_disk import BadDisk
 from tests.faults.power.log import FLUSH, MARK, WRITE, encode
 
 _DISK, _MARKS = 2, 3
@@ -36,7 +37,7 @@ class BlockLog(pyfuse3.Operations):  # type: ignore[misc]
         self._image = os.open(image, os.O_RDWR | os.O_CLOEXEC)
         self._size = os.fstat(self._image).st_size
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._bad = bad
+        self._bad = BadDisk(bad)
 
     def _append(self, kind: int, offset: int, content: bytes) -> None:
         os.writev(self._log, [encode(kind, offset, len(content)), content])
@@ -65,7 +66,7 @@ class BlockLog(pyfuse3.Operations):  # type: ignore[misc]
         if fh == _MARKS:
             self._append(MARK, 0, content)
             return len(content)
-        if os.path.exists(self._bad):
+        if self._bad.hits(content):
             raise pyfuse3.FUSEError(errno.EIO)
         self._append(WRITE, offset, content)
         return os.pwrite(self._image, content, offset)
@@ -74,8 +75,6 @@ class BlockLog(pyfuse3.Operations):  # type: ignore[misc]
         """At a close(2): no barrier."""
 
     async def fsync(self, fh: int, datasync: bool) -> None:
-        if os.path.exists(self._bad):
-            raise pyfuse3.FUSEError(errno.EIO)
         self._append(FLUSH, 0, b"")
 
 

@@ -58,7 +58,9 @@ def read_log(raw: bytes) -> list[Entry]:
         elif kind == MARK:
             entries.append(Entry(mark=orjson.loads(content)))
         else:
+            assert kind == FLUSH, f"at {place} the log holds something else"
             entries.append(Entry())
+    assert place == len(raw), "the log is cut short"
     return entries
 
 

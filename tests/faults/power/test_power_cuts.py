@@ -7,32 +7,23 @@ to finding nothing in the daemon, and something in each daemon that forgets a sy
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
 from tests.faults import figures
-from tests.faults.power.apart import needs, run_apart
+from tests.faults.power.apart import FILE_SYSTEMS, needs, power_cuts
 
 pytestmark = [pytest.mark.bed, pytest.mark.process]
 
-FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
+GROUPS = 50
+"""Acknowledged one after the other in each log, at the least."""
+
 SHORT_STATES = 500
 """In the short form; the full one tries all of them, some 1,000 to 2,400, on three logs."""
 
 MUTANTS = ("no-fdatasync", "an-fdatasync-forgotten-now-and-then", "no-directory-fsync")
 MUTANT_STATES = 1
 """Those where something was told are tried in any case, and they are enough."""
-
-
-def power_cuts(directory: Path, file_system: str, *arguments: str) -> dict[str, Any]:
-    """One log, and what its crash states come to."""
-    result = run_apart("tests.faults.power", directory, file_system, *arguments)
-    print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
-    assert result["groups"] >= 50
-    assert result["flushes"] > 0 < result["writes"]
-    return result
 
 
 @pytest.mark.parametrize("file_system", FILE_SYSTEMS)
@@ -47,6 +38,7 @@ def test_a_power_cut_at_any_write_takes_back_nothing_that_was_told(file_system: 
         figures.record(bed, "crash states", result["states"])
         figures.record(bed, "acknowledged groups", result["groups"])
         figures.record(bed, "violations", result["violated"])
+        assert result["groups"] >= GROUPS
         assert result["states"] >= SHORT_STATES
         assert result["flushes"] > result["groups"], "each group is acknowledged after a flush of its own"
         assert not result["violations"]

@@ -103,8 +103,13 @@ class Writer:
         self.path = opened.path
         marks.put("opened", session, self.run, producer=self.producer, path=self.path)
 
-    def write_group(self, count: int, padding: int) -> None:
+    def write_group(self, count: int, padding: int, token: str = "") -> None:
         """Send some events and wait until they are acknowledged."""
+        self.send_group(count, padding, token)
+        self.hear_acknowledged()
+
+    def send_group(self, count: int, padding: int, token: str = "") -> int:
+        """Send some events, the first with a token at both ends (one may lie across two writes); returns the last sequence."""
         events = []
         for number in range(count):
             sequence = self.client.sequence + 1 + number
@@ -114,8 +119,12 @@ class Writer:
             elif number % 3 == 1:
                 events.append(span_start(text, {"input": "x" * padding}))
             else:
-                events.append(log(text + " " + "y" * padding))
+                events.append(log(f"{text} {token}" + "y" * padding + token))
         self.client.send_events(events)
+        return self.client.sequence
+
+    def hear_acknowledged(self) -> None:
+        """Wait until all that was sent is acknowledged, and note it."""
         self.client.wait_acknowledged()
         assert not self.client.refused
         self._marks.put("acknowledged", self.session, self.run, producer=self.producer, sequence=self.client.acknowledged)

@@ -27,6 +27,18 @@ def _now_and_then(sync: Callable[[Any, int], None]) -> Callable[[Any, int], None
     return forgetful
 
 
+def _again(sync: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
+    """What failed is tried once more, and believed."""
+
+    def stubborn(disk: Any, fd: int) -> None:
+        try:
+            sync(disk, fd)
+        except OSError:
+            sync(disk, fd)
+
+    return stubborn
+
+
 def _plant(mutant: str) -> None:
     from collectord.journal.disk import RealDisk
 
@@ -36,6 +48,8 @@ def _plant(mutant: str) -> None:
         _replace(RealDisk, "sync", _now_and_then(RealDisk.sync))
     elif mutant == "no-directory-fsync":
         _replace(RealDisk, "sync_directory", lambda self, path: None)
+    elif mutant == "retry-the-failed-fdatasync":
+        _replace(RealDisk, "sync", _again(RealDisk.sync))
     else:
         raise AssertionError(f"no such mutant: {mutant}")
 
