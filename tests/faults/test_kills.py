@@ -89,7 +89,7 @@ def list_a_life() -> Listing:
 def test_a_daemon_killed_at_any_call_of_its_life_loses_nothing_that_it_had_acknowledged() -> None:
     need_strace()
     found = list_a_life()
-    assert len(found.points) > 100
+    assert len(found.points) > 80
     assert len(found.points) >= 0.9 * found.calls, "two threads at one path hide calls from a count by threads"
     acknowledged: list[int] = []
 

@@ -66,9 +66,11 @@ class Daemon:
         assert self.process.stderr is not None
         lines = []
         for line in self.process.stderr:
-            lines.append(line)
             if line.startswith(b"listening on "):
                 break
+            lines.append(line)
+            with self.log.open("ab") as file:
+                file.write(line)
         else:
             raise AssertionError(f"the daemon did not start: {b''.join(lines).decode()}")
         self._forward_log()
@@ -132,7 +134,7 @@ class Daemon:
         return status
 
     def said(self) -> str:
-        """What it has logged since it listened."""
+        """What it has logged, from its first start on, but for the line that says that it listens."""
         return self.log.read_text() if self.log.exists() else ""
 
     # ------------------------------------------------------------ what is on disk
