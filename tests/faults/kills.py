@@ -2,10 +2,10 @@
 
 Owns the listing of a process's calls on its state directory, and the killing at one of them. Knows nothing of sessions.
 
-strace counts calls *of each thread*, so a point is (call, path, number): among the calls of one thread on one path. What one
-client asks for one after the other is done by one thread nearly always; ``Listing`` says how many calls there were and how many
-points cover them. The signal comes before the call is carried out, so the next point shows what a call left behind. Only calls
-that change something, open or close are listed: a kill at any other leaves what a kill at the next of these leaves.
+strace counts calls *of each thread*, so what is done is cut into steps, and a point is (step, call, path, number): among the
+calls of one thread on one path since the step began. Few are hidden behind another thread's call of the same number; ``Listing``
+says how many. The signal comes before the call is carried out, so the next point shows what a call left behind. Only calls that
+change something, open or close are listed: a kill at any other leaves what a kill at the next of these leaves.
 (`--seccomp-bpf` would be faster, and never kill: strace 6.1 injects errors there, but no signals.)
 """
 
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -48,30 +48,19 @@ class Point:
     """One call at which a process is killed.
 
     Attributes:
+        step: in which it is made; strace is attached when that begins.
         call: its name.
         path: of what it works on; the first one where it names two.
         number: among the calls of that name on that path in one thread, from 1.
     """
 
+    step: int
     call: str
     path: str
     number: int
 
     def __str__(self) -> str:
-        return f"{self.call} {self.number} on {self.path}"
-
-
-@frozen
-class Listing:
-    """The calls that a process made on its directory.
-
-    Attributes:
-        points: all that it can be killed at, in the order in which they came; paths are relative to the directory.
-        calls: how many calls there were in all; more than points where two threads worked on one path.
-    """
-
-    points: list[Point]
-    calls: int
+        return f"{self.call} {self.number} on {self.path or '.'} in step {self.step}"
 
 
 class Strace:
@@ -178,38 +167,89 @@ def gated(daemon: Daemon) -> Iterator[int]:
 
 # ---------------------------------------------------------------- listing and killing
 
-
-def list_calls(pids: Sequence[int], into: Path) -> Strace:
-    """Attach, to note every call; read the notes with ``listing``."""
-    return Strace(pids, into, "-b", "execve", "-y", "-s", "0", "-e", f"trace={','.join(CALLS)}")
-
+Pids = Callable[[], Sequence[int]]
 
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
 
 
-def listing(log: Iterable[str], directory: Path) -> Listing:
-    """What strace has noted of calls on what is below a directory."""
-    path = re.compile(re.escape(str(directory)) + r"(/[^\">,]*)?(?=[\">])")
-    points: list[Point] = []
-    numbers: Counter[tuple[str, str, str]] = Counter()
-    calls = 0
-    for line in log:
-        noted = _CALL.match(line)
-        named = path.search(noted[3]) if noted else None
-        if noted is None or named is None:
-            continue
-        calls += 1
-        thread, call, where = noted[1], noted[2], (named[1] or "").lstrip("/")
-        numbers[thread, call, where] += 1
-        point = Point(call, where, numbers[thread, call, where])
-        if point not in points:
-            points.append(point)
-    return Listing(points, calls)
+class Listing:
+    """Lists the calls of processes on a directory, step by step: to be called when each begins.
+
+    Args:
+        pids: whose; asked at each step.
+        directory: on which.
+        notes: for strace's.
+
+    Attributes:
+        points: all that they can be killed at, in the order in which they came; paths are relative to the directory.
+        calls: how many calls there were in all; more than points where two threads worked on one path in one step.
+    """
+
+    def __init__(self, pids: Pids, directory: Path, notes: Path) -> None:
+        self._pids = pids
+        self._path = re.compile(re.escape(str(directory)) + r"(/[^\">,]*)?(?=[\">])")
+        self._notes = notes
+        self._strace: Strace | None = None
+        self._step = 0
+        self.points: list[Point] = []
+        self.calls = 0
+
+    def __call__(self, step: int) -> None:
+        """What comes from now on belongs to that step."""
+        self.close()
+        self._step = step
+        what = f"trace={','.join(CALLS)}"
+        self._strace = Strace(self._pids(), self._notes, "-b", "execve", "-y", "-s", "0", "-e", what)
+
+    def close(self) -> None:
+        """No more steps: read the notes of the last one."""
+        if self._strace is None:
+            return
+        self._strace.detach()
+        numbers: Counter[tuple[str, str, str]] = Counter()
+        for line in self._strace.log.read_text().splitlines():
+            noted = _CALL.match(line)
+            named = self._path.search(noted[3]) if noted else None
+            if noted is None or named is None:
+                continue
+            thread, call, where = noted[1], noted[2], (named[1] or "").lstrip("/")
+            numbers[thread, call, where] += 1
+            point = Point(self._step, call, where, numbers[thread, call, where])
+            self.calls += 1
+            if point not in self.points:
+                self.points.append(point)
+        self._strace = None
 
 
-def kill_at(point: Point, pids: Sequence[int], directory: Path, into: Path) -> Strace:
-    """Attach, to kill what makes that call."""
-    return Strace(
-        pids, into, "-b", "execve", "-P", os.path.join(directory, point.path).rstrip("/"),
-        "-e", f"trace={point.call}", "-e", f"inject={point.call}:signal=KILL:when={point.number}",
-    )  # fmt: skip
+class Killer:
+    """Kills one of several processes at a point: to be called when each step begins.
+
+    Args:
+        point: where.
+        pids: of whom; asked when the step begins.
+        directory: which the point's path is relative to.
+        notes: for strace's.
+    """
+
+    def __init__(self, point: Point, pids: Pids, directory: Path, notes: Path) -> None:
+        self._point = point
+        self._pids = pids
+        self._path = os.path.join(directory, point.path).rstrip("/")
+        self._notes = notes
+        self._strace: Strace | None = None
+
+    def __call__(self, step: int) -> None:
+        """Attach, if it is in this step."""
+        if step == self._point.step:
+            call = self._point.call
+            self._strace = Strace(
+                self._pids(), self._notes, "-b", "execve", "-P", self._path,
+                "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={self._point.number}",
+            )  # fmt: skip
+
+    def has_killed(self) -> bool:
+        """Whether it has; to be asked when the processes are gone."""
+        if self._strace is None:
+            return False
+        self._strace.process.wait(30)
+        return self._strace.has_killed()

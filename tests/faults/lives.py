@@ -7,6 +7,7 @@ client does one thing after the other, so that the same calls are made in the sa
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 
 from attrs import Factory, define
 
@@ -47,51 +48,51 @@ class Lives:
         return sum(known.acknowledged for known in self.each)
 
 
-def live(daemon: Daemon, lives: Lives, until: int = signal.SIGTERM) -> int:
-    """The workload, and then a stop; what was told is in ``lives``.
+def live(daemon: Daemon, lives: Lives, watch: Callable[[int], None] = lambda step: None, steps: int = 99) -> int:
+    """The workload, or the first steps of it, and then a stop; what was told is in ``lives``.
 
     Args:
         daemon: that listens.
         lives: of clients that have not begun.
-        until: the signal that stops it: SIGTERM after all of the workload, SIGKILL in its midst.
+        watch: called when a step begins, with its number, from 1; a stop by SIGTERM is the last one.
+        steps: how many are taken; where that is not all, the stop is by SIGKILL.
 
     Returns:
         The daemon's exit status, killed or not.
     """
-    clients = [ResumingClient(daemon.client, known) for known in lives.each]
+    stays, joins, ends, crashes = clients = [ResumingClient(daemon.client, known) for known in lives.each]
+    whole: list[Callable[[], object]] = [
+        stays.open,
+        lambda: _grow(stays, 2),
+        ends.open,
+        lambda: ends.write([span_start("work")]) or ends.settle(),
+        lambda: _grow(ends, 4),
+        joins.open,
+        lambda: joins.write([span_start("helper's")]) or joins.settle(),
+        lambda: ends.flush(export=True),
+        crashes.open,
+        lambda: _grow(crashes, 2),
+        lambda: crashes.crash(REPORT),
+        lambda: _leave(joins),
+        lambda: _end(ends),
+        lambda: _grow(stays, 4),
+    ]
     try:
-        _begin(*clients)
-        if until != signal.SIGKILL:
-            _go_on(*clients)
+        for number, step in enumerate(whole[:steps], 1):
+            watch(number)
+            step()
+        watch(len(whole) + 1)
     except OSError:
         pass  # the daemon is gone
     finally:
-        status = daemon.stop(until)
+        status = daemon.stop(signal.SIGTERM if steps >= len(whole) else signal.SIGKILL)
         for client in clients:
             client.hear_out()
     return status
 
 
-def _begin(stays: ResumingClient, joins: ResumingClient, ends: ResumingClient, crashes: ResumingClient) -> None:
-    stays.open()
-    _grow(stays, 2)
-    ends.open()
-    ends.write([span_start("work")])
-    ends.settle()
-    _grow(ends, 4)
-    joins.open()
-    joins.write([span_start("helper's")])
-    joins.settle()
-    ends.flush(export=True)
-    crashes.open()
-    _grow(crashes, 2)
-    crashes.crash(REPORT)
-
-
-def _go_on(stays: ResumingClient, joins: ResumingClient, ends: ResumingClient, crashes: ResumingClient) -> None:
-    _leave(joins)
-    _end(ends)
-    _grow(stays, 4)
+HALF = 11
+"""So many steps leave two runs open, one of them with a participant, and one crashed."""
 
 
 def _grow(client: ResumingClient, to: int) -> None:

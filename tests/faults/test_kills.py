@@ -15,22 +15,13 @@ import pytest
 
 from collectord.model import Outcome
 from tests.faults import figures
-from tests.faults.kills import (
-    Listing,
-    Point,
-    Strace,
-    gated,
-    kill_at,
-    list_calls,
-    listing,
-    need_strace,
-    renderers_of,
-    scratch_daemon,
-)
-from tests.faults.lives import RESUMES, Lives, check, finish, live
+from tests.faults.kills import Killer, Listing, Point, gated, need_strace, renderers_of, scratch_daemon
+from tests.faults.lives import HALF, RESUMES, Lives, check, finish, live
 from tests.process.daemon import Daemon
 
 pytestmark = [pytest.mark.process, pytest.mark.bed]
+
+BED = "SIGKILL at every call"
 
 SHORT = 16
 """How many points are taken where not all are."""
@@ -42,20 +33,18 @@ TORN = b"\1" * 7
 """The beginning of a record: less than a header."""
 
 
-def some(points: list[Point]) -> list[Point]:
-    """All, or some that are evenly spread."""
-    step = 1.0 if figures.is_full() else max(1.0, len(points) / SHORT)
-    return [points[int(number * step)] for number in range(int(len(points) / step))]
-
-
-def at_each(what: str, points: list[Point], die_at: Callable[[Point], bool]) -> None:
-    """Try every point, a few at a time; what goes wrong is said with its point, and what was tried is recorded.
+def at_each(what: str, found: Listing, die_at: Callable[[Point], bool], hidden_max: float = 0.05) -> None:
+    """Try every point, or some that are evenly spread, two at a time; what goes wrong is said with its point.
 
     Args:
         what: dies, for the table of figures.
-        points: all there are; some are taken.
-        die_at: tries one; returns whether anything was killed. Where a thread less had come so far, it is tried again.
+        found: all the points there are.
+        die_at: tries one; returns whether anything was killed. Where another thread had come so far, it is tried again.
+        hidden_max: how many of the calls may be hidden behind those of other threads, as a share.
     """
+    assert len(found.points) >= (1 - hidden_max) * found.calls, "two threads at one path hide calls from a count by threads"
+    step = 1.0 if figures.is_full() else max(1.0, len(found.points) / SHORT)
+    taken = [found.points[int(number * step)] for number in range(int(len(found.points) / step))]
 
     def tried(point: Point) -> bool:
         try:
@@ -64,121 +53,104 @@ def at_each(what: str, points: list[Point], die_at: Callable[[Point], bool]) -> 
             error.add_note(f"killed at {point}")
             raise
 
-    taken = some(points)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         reached = list(threads.map(tried, taken))
-    not_reached = [str(point) for point, was in zip(taken, reached, strict=True) if not was]
-    print(f"{what}: {len(taken)} of {len(points)} points, not reached again: {not_reached}")
-    assert len(not_reached) <= max(1, len(taken) // 20)
-    figures.record("SIGKILL at every call", f"kill points in {what}", sum(reached))
+    missed = [str(point) for point, was in zip(taken, reached, strict=True) if not was]
+    print(f"{what}: {found.calls} calls, {len(found.points)} points, {len(taken)} tried, not reached again: {missed}")
+    assert len(missed) <= max(1, len(taken) // 20)
+    figures.record(BED, f"kill points in {what}", sum(reached))
 
 
-def list_a_life() -> Listing:
-    """Every call of a daemon that is started, lived with and stopped."""
-    with scratch_daemon() as (daemon, notes):
-        lives = Lives()
-        with gated(daemon) as pid:
-            strace = list_calls([pid], notes)
-        daemon.wait_until_it_listens()
-        assert live(daemon, lives) == 0
-        strace.process.wait(30)
-        with strace.log.open() as log:
-            return listing(log, daemon.directory)
+def check_next(daemon: Daemon, lives: Lives) -> None:
+    """The next daemon lets everybody go on, and then all is as it was told."""
+    daemon.start()
+    finish(daemon, lives)
+    assert daemon.stop() == 0
+    check(daemon, lives)
 
 
 def test_a_daemon_killed_at_any_call_of_its_life_loses_nothing_that_it_had_acknowledged() -> None:
     need_strace()
-    found = list_a_life()
+
+    def live_all(daemon: Daemon, lives: Lives, watch: Callable[[int], None]) -> int | None:
+        with gated(daemon):
+            watch(0)
+        return live(daemon, lives, watch) if daemon.listens() else None
+
+    with scratch_daemon() as (daemon, notes):
+        found = Listing(lambda: [daemon.pid], daemon.directory, notes)
+        assert live_all(daemon, Lives(), found) == 0
+        found.close()
     assert len(found.points) > 80
-    assert len(found.points) >= 0.9 * found.calls, "two threads at one path hide calls from a count by threads"
     acknowledged: list[int] = []
 
     def die(point: Point) -> bool:
         with scratch_daemon() as (daemon, notes):
-            lives = Lives()
-            with gated(daemon) as pid:
-                strace = kill_at(point, [pid], daemon.directory, notes)
-            if daemon.listens():
-                live(daemon, lives)
-            strace.process.wait(30)
+            killer, lives = Killer(point, lambda: [daemon.pid], daemon.directory, notes), Lives()
+            live_all(daemon, lives, killer)
             acknowledged.append(lives.acknowledged)
-            daemon.start()
-            finish(daemon, lives)
-            assert daemon.stop() == 0
-            check(daemon, lives)
-            return strace.has_killed()
+            check_next(daemon, lives)
+            return killer.has_killed()
 
-    at_each("a life", found.points, die)
+    at_each("a life", found, die)
     assert len(set(acknowledged)) > 3, "they died at different moments"
-    figures.record("SIGKILL at every call", "acknowledged events", sum(acknowledged))
+    figures.record(BED, "acknowledged events", sum(acknowledged))
 
 
 def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
     """What it finds: two runs to be resumed, one with a torn tail, an outcome without its file, a file that was never renamed."""
     need_strace()
-    with scratch_daemon() as (found, _notes):
+    with scratch_daemon() as (left, _notes):
         lives = Lives()
-        found.start()
-        assert live(found, lives, signal.SIGKILL) == -signal.SIGKILL
-        with (found.state_dir / "journals" / "stays~1.0.journal").open("ab") as journal:
+        left.start()
+        assert live(left, lives, steps=HALF) == -signal.SIGKILL
+        with (left.state_dir / "journals" / "stays~1.0.journal").open("ab") as journal:
             journal.write(TORN)
-        (found.state_dir / "traces" / "crashes.json").unlink()
-        (found.state_dir / "traces" / ".ends~1.7.tmp").write_bytes(b"half")
+        (left.state_dir / "traces" / "crashes.json").unlink()
+        (left.state_dir / "traces" / ".ends~1.7.tmp").write_bytes(b"half")
 
-        def recover(daemon: Daemon, attach: Callable[[int], Strace]) -> Strace:
-            shutil.copytree(found.state_dir, daemon.state_dir)
-            with gated(daemon) as pid:
-                strace = attach(pid)
+        def recover(daemon: Daemon, watch: Callable[[int], None]) -> None:
+            shutil.copytree(left.state_dir, daemon.state_dir)
+            with gated(daemon):
+                watch(0)
             if daemon.listens():
                 daemon.stop(signal.SIGKILL)
-            strace.process.wait(30)
-            return strace
 
-        with scratch_daemon() as (daemon, own):
-            strace = recover(daemon, lambda pid: list_calls([pid], own))
-            with strace.log.open() as log:
-                listed = listing(log, daemon.directory)
-        assert len(listed.points) > 50
+        with scratch_daemon() as (daemon, notes):
+            found = Listing(lambda: [daemon.pid], daemon.directory, notes)
+            recover(daemon, found)
+            found.close()
+        assert len(found.points) > 50
 
         def die(point: Point) -> bool:
-            with scratch_daemon() as (daemon, own):
-                strace = recover(daemon, lambda pid: kill_at(point, [pid], daemon.directory, own))
-                daemon.start()
-                ours = lives.copy()
-                finish(daemon, ours)
-                assert daemon.stop() == 0
-                check(daemon, ours)
+            with scratch_daemon() as (daemon, notes):
+                killer, ours = Killer(point, lambda: [daemon.pid], daemon.directory, notes), lives.copy()
+                recover(daemon, killer)
+                check_next(daemon, ours)
                 if RESUMES:
                     assert daemon.trace("stays")["session"]["integrity"]["torn_bytes"] == len(TORN)
-                return strace.has_killed()
+                return killer.has_killed()
 
-        at_each("a recovery", listed.points, die)
+        at_each("a recovery", found, die, hidden_max=0.15)  # all in one step, and by several threads
 
 
 def test_a_renderer_killed_at_any_call_is_replaced_and_nobody_notices() -> None:
     need_strace()
     with scratch_daemon() as (daemon, notes):
         daemon.start()
-        strace = list_calls(renderers_of(daemon), notes)
-        assert live(daemon, Lives()) == 0
-        strace.process.wait(30)
-        with strace.log.open() as log:
-            listed = listing(log, daemon.directory)
-    assert len(listed.points) > 20
+        found = Listing(lambda: renderers_of(daemon), daemon.directory, notes)
+        assert live(daemon, Lives(), found) == 0
+        found.close()
+    assert len(found.points) > 20
 
     def die(point: Point) -> bool:
         with scratch_daemon() as (daemon, notes):
-            lives = Lives()
+            killer, lives = Killer(point, lambda: renderers_of(daemon), daemon.directory, notes), Lives()
             daemon.start()
-            strace = kill_at(point, renderers_of(daemon), daemon.directory, notes)
-            assert live(daemon, lives) == 0
-            strace.process.wait(30)
+            assert live(daemon, lives, killer) == 0
             assert [known.told for known in lives.each] == [None, None, Outcome.COMPLETED, Outcome.CRASHED]
-            assert strace.has_killed() == ("a renderer died" in daemon.said())
-            daemon.start()
-            finish(daemon, lives)
-            assert daemon.stop() == 0
-            check(daemon, lives)
-            return strace.has_killed()
+            assert killer.has_killed() == ("a renderer died" in daemon.said())
+            check_next(daemon, lives)
+            return killer.has_killed()
 
-    at_each("a renderer", listed.points, die)
+    at_each("a renderer", found, die)
