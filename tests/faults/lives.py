@@ -65,10 +65,10 @@ def live(daemon: Daemon, lives: Lives, watch: Callable[[int], None] = lambda ste
         stays.open,
         lambda: _grow(stays, 2),
         ends.open,
-        lambda: ends.write([span_start("work")]) or ends.settle(),
+        lambda: _start_span(ends, "work"),
         lambda: _grow(ends, 4),
         joins.open,
-        lambda: joins.write([span_start("helper's")]) or joins.settle(),
+        lambda: _start_span(joins, "helper's"),
         lambda: ends.flush(export=True),
         crashes.open,
         lambda: _grow(crashes, 2),
@@ -100,6 +100,11 @@ def _grow(client: ResumingClient, to: int) -> None:
     missing = to - len(client.known.events)
     if missing > 0:
         client.log(missing)
+    client.settle()
+
+
+def _start_span(client: ResumingClient, name: str) -> None:
+    client.write([span_start(name)])
     client.settle()
 
 
