@@ -8,6 +8,7 @@ file that does not begin as a later segment must is what nobody finished.
 from __future__ import annotations
 
 import os.path
+from collections.abc import Iterator
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -16,7 +17,17 @@ from attrs import evolve, frozen
 
 from collectord.journal.disk import Disk
 from collectord.journal.format import HEAD_SIZE_BYTES
-from collectord.journal.scan import Found, FoundCorrupt, FoundNewer, FoundRecord, scan_segment
+from collectord.journal.scan import (
+    Found,
+    FoundBadHead,
+    FoundCorrupt,
+    FoundHead,
+    FoundNewer,
+    FoundRecord,
+    FoundTorn,
+    has_hole,
+    scan_segment,
+)
 from collectord.model import RecordType
 from collectord.names import parse_journal_file_name
 from collectord.session.records import unpack
@@ -102,13 +113,22 @@ def _look(disk: Disk, index: int, path: str, limit: int | None) -> _File:
 def _is_unfinished(disk: Disk, file: _File) -> bool:
     """Whether a last file never counted: its first group, which says what it follows, was never synced as a whole.
 
-    One that holds a second group did count, and has been damaged since.
+    That shows in what is not there: the file ends within the group, or has a hole. One that holds a second group did count, and
+    so did one that is whole: what is wrong in it is damage.
     """
     if not file.number or file.seam is not None or file.is_newer:
         return False
-    items = scan_segment(partial(disk.read, file.path), file.size)
-    groups = sum(isinstance(item, FoundRecord) and item.begins_group for item in items)
-    return groups < 2
+    read = partial(disk.read, file.path)
+    groups, is_empty, is_incomplete = 0, True, False
+    for item in scan_segment(read, file.size):
+        if isinstance(item, FoundBadHead):
+            return file.size < HEAD_SIZE_BYTES or not any(read(0, HEAD_SIZE_BYTES))
+        is_empty = is_empty and isinstance(item, FoundHead)
+        groups += isinstance(item, FoundRecord) and item.begins_group
+        is_incomplete |= isinstance(item, FoundTorn) or (isinstance(item, FoundCorrupt) and has_hole(read, item))
+        if groups > 1:
+            return False
+    return is_empty or is_incomplete
 
 
 def _tie(links: list[Link], file: _File) -> None:
@@ -129,11 +149,23 @@ def _tie(links: list[Link], file: _File) -> None:
     links.append(Link(file.path, file.number, file.size, file.missing, Seam.SOUND, lost))
 
 
-def faults_of(one: Link) -> list[Found]:
-    """What is wrong with a file beyond its records."""
-    faults: list[Found] = []
-    if one.lost_before:
-        faults.append(FoundCorrupt(0, 0, "the segment that it follows is missing"))
+def read_link(disk: Disk, one: Link) -> Iterator[Found]:
+    """Everything in a file that counts, up to where it counts.
+
+    A record that is cut short below what was durable once is not torn: it is one fault with all that is missing behind it.
+    """
+    gone = one.size
+    for found in scan_segment(partial(disk.read, one.path), one.size):
+        if one.missing and isinstance(found, FoundTorn):
+            gone = found.offset
+        elif one.missing and isinstance(found, FoundBadHead) and one.size < HEAD_SIZE_BYTES:
+            gone = 0
+        else:
+            yield found
     if one.missing:
-        faults.append(FoundCorrupt(one.size, one.missing, "the file ends before what was durable does"))
-    return faults
+        yield FoundCorrupt(gone, one.size + one.missing - gone, "the file ends before what was durable does")
+
+
+def faults_of(one: Link) -> list[Found]:
+    """What is wrong with a file beyond its bytes."""
+    return [FoundCorrupt(0, 0, "the segment that it follows is missing")] if one.lost_before else []

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import partial
-from typing import Final
 
 from attrs import Factory, define, frozen
 
-from collectord.journal.chain import Link, Seam, faults_of, link
+from collectord.journal.chain import Link, Seam, faults_of, link, read_link
 from collectord.journal.damage import DamageReport
 from collectord.journal.disk import Disk
 from collectord.journal.format import HEAD_SIZE_BYTES
@@ -26,17 +25,12 @@ from collectord.journal.scan import (
     FoundNewer,
     FoundRecord,
     FoundTorn,
+    has_hole,
     scan_segment,
 )
 from collectord.journal.writer import SegmentPart
 from collectord.model import Record, RecordType
 from collectord.names import parse_journal_file_name
-
-_SECTOR_SIZE_BYTES: Final = 512
-"""What a disk writes at once: a hole is at least one of these."""
-
-_HOLE_AT_END_BYTES: Final = 8
-"""A sector may be cut short by the end of the file; so much of it says that it is a hole."""
 
 
 class Journal(Enum):
@@ -121,7 +115,7 @@ def examine(disk: Disk, paths: list[str]) -> Condition:
             damage.note(one.path, fault)
         last, has_opened, is_newer = _read(disk, one, damage, is_last=one is links[-1])
         opened, newer = opened or has_opened, newer or is_newer
-    hole = next((item for item in last.corrupt if _has_hole(disk, links[-1], item)), None) if links else None
+    hole = next((item for item in last.corrupt if has_hole(partial(disk.read, links[-1].path), item)), None) if links else None
     if hole is not None:
         last = _without(disk, links[-1], last, hole)
     for item in last.corrupt:
@@ -175,9 +169,9 @@ def _holds_terminal(group: list[Record]) -> bool:
 def _read(disk: Disk, one: Link, damage: DamageReport, is_last: bool) -> tuple[_Tail, bool, bool]:
     """One file: its last group, whether the run's first record is in it, and whether it is of a newer version."""
     tail, opened, newer = _Tail(), False, False
-    if not one.size and not is_last:
+    if not one.size and not one.missing and not is_last:
         return tail, opened, newer
-    for item in scan_segment(partial(disk.read, one.path), one.size):
+    for item in read_link(disk, one):
         if isinstance(item, FoundNewer):
             newer = True
         elif isinstance(item, FoundHead):
@@ -211,17 +205,6 @@ def _begin_group(tail: _Tail, one: Link, item: FoundRecord, damage: DamageReport
     tail.corrupt.clear()
     tail.group.clear()
     tail.start = item.offset
-
-
-def _has_hole(disk: Disk, one: Link, item: FoundCorrupt) -> bool:
-    """Whether a sector that a damaged stretch touches is nothing but zeros."""
-    offset = item.offset - item.offset % _SECTOR_SIZE_BYTES
-    while offset < item.end:
-        sector = disk.read(one.path, offset, min(_SECTOR_SIZE_BYTES, one.size - offset))
-        if len(sector) >= _HOLE_AT_END_BYTES and not any(sector):
-            return True
-        offset += _SECTOR_SIZE_BYTES
-    return False
 
 
 def _without(disk: Disk, one: Link, last: _Tail, hole: FoundCorrupt) -> _Tail:

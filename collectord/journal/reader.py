@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections import deque
+from collections.abc import Hashable, Iterator
+from zlib import crc32
 
-from collectord.journal.chain import Seam, faults_of, link
+from collectord.journal.chain import Seam, faults_of, link, read_link
 from collectord.journal.damage import DamageReport
 from collectord.journal.disk import Disk
 from collectord.journal.format import HEADER_SIZE_BYTES, decode_header, record_from
-from collectord.journal.scan import FoundHead, FoundRecord, FoundTorn, scan_segment
+from collectord.journal.scan import FoundHead, FoundRecord, FoundTorn
 from collectord.model import Record, RecordType
 
 
@@ -43,18 +44,26 @@ class JournalReader:
     def locate(self) -> Iterator[tuple[int, int, Record]]:
         """Each record with its segment's index and its offset, to be read again by ``read_record_at``.
 
-        Behind a seam that is lost, events that were read before come again and are passed over.
+        Behind a seam that is lost, what was read before comes again and is passed over: the last group of the file before.
         """
         self.damage = DamageReport()
         last_position = 0
+        before: deque[Hashable] = deque()
         for index, one in enumerate(self.links):
             for fault in faults_of(one):
                 self.damage.note(one.path, fault)
-            if not one.size and (one.missing or index + 1 < len(self.links)):
+            if not one.size and not one.missing and index + 1 < len(self.links):
                 continue
-            for found in scan_segment(partial(self._disk.read, one.path), one.size):
+            again, before = before, deque()
+            comes_again = index + 1 < len(self.links) and self.links[index + 1].seam is Seam.LOST
+            for found in read_link(self._disk, one):
                 if isinstance(found, FoundRecord):
                     record = found.record
+                    if comes_again:
+                        _remember(before, found)
+                    if one.seam is Seam.LOST and again and _known_by(record) == again[0]:
+                        again.popleft()
+                        continue
                     if record.type is RecordType.EVENTS:
                         if one.seam is Seam.LOST and record.first_position <= last_position:
                             continue
@@ -77,3 +86,16 @@ class JournalReader:
         record = record_from(header, self._disk.read(path, offset + HEADER_SIZE_BYTES, header.length))
         assert record is not None
         return record
+
+
+def _known_by(record: Record) -> Hashable:
+    """What tells a record from others, in a few bytes."""
+    return record.type, record.producer, record.first_sequence, record.first_position, record.count, crc32(record.body)
+
+
+def _remember(group: deque[Hashable], found: FoundRecord) -> None:
+    """Keep what the last group of a file holds, but for what the collector writes there for itself."""
+    if found.begins_group:
+        group.clear()
+    if found.record.type not in (RecordType.SEGMENT, RecordType.CHECKPOINT):
+        group.append(_known_by(found.record))

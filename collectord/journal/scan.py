@@ -33,6 +33,12 @@ from collectord.model import Record
 CHUNK_SIZE_BYTES: Final = 1 << 20
 """How much is read at once."""
 
+_SECTOR_SIZE_BYTES: Final = 512
+"""What a disk writes at once: a hole is at least one of these."""
+
+_HOLE_AT_END_BYTES: Final = 8
+"""A sector may be cut short by the end of the file; so much of it says that it is a hole."""
+
 _LIKE_A_HEADER: Final = re.compile(rb"(?s)(?=.{3}\x00[\x01-\x3f][\x00\x01])")
 """Where a header might begin: a body under 16 MiB, a type, flags. Searching a megabyte byte by byte takes seconds; in what agents
 write this passes over nearly all of it. A record that it passes over (a body of 16 MiB, which no frame can carry) is lost
@@ -187,6 +193,17 @@ def _is_zero(window: _Window, offset: int, size: int) -> bool:
             return False
         offset += len(part)
     return True
+
+
+def has_hole(read: Read, found: FoundCorrupt) -> bool:
+    """Whether a sector that a damaged stretch touches is nothing but zeros: bytes that were never written."""
+    offset = found.offset - found.offset % _SECTOR_SIZE_BYTES
+    while offset < found.end:
+        sector = read(offset, _SECTOR_SIZE_BYTES)
+        if len(sector) >= _HOLE_AT_END_BYTES and not any(sector):
+            return True
+        offset += _SECTOR_SIZE_BYTES
+    return False
 
 
 def _next_sound(window: _Window, offset: int, size: int, salt: int) -> int:
