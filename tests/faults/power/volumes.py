@@ -35,6 +35,7 @@ _SMALL_XFS: Final = {"TEST_DIR": "/", "TEST_DEV": "/", "QA_CHECK_FS": "1"}
 _LOOP_SET_FD, _LOOP_CLR_FD, _LOOP_SET_STATUS64, _LOOP_SET_DIRECT_IO, _LOOP_CTL_GET_FREE = 0x4C00, 0x4C01, 0x4C04, 0x4C08, 0x4C82
 _AUTOCLEAR = 4
 _BLKFLSBUF = 0x1261
+_MS_REMOUNT = 32
 _CHUNK_BYTES = 1 << 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,11 +54,16 @@ def make_image(path: str, kind: str) -> None:
     )  # fmt: skip
 
 
-def mount(source: str, target: str, kind: str, options: str = "") -> None:
+def mount(source: str, target: str, kind: str, options: str = "", flags: int = 0) -> None:
     """mount(2). Raises ``OSError``."""
-    if _libc.mount(source.encode(), target.encode(), kind.encode(), 0, options.encode() or None):
+    if _libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode() or None):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), target)
+
+
+def remount(target: str, kind: str, options: str) -> None:
+    """Other options for what is mounted there. Raises ``OSError``."""
+    mount("none", target, kind, options, _MS_REMOUNT)
 
 
 def unmount(target: str) -> None:
