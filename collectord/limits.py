@@ -79,6 +79,17 @@ NOTES_MAX: Final = 64
 CANCEL_GRACE_S: Final = 30.0
 """How long an agent that was asked to cancel has before its run becomes `cancelled` without it."""
 
+RESUME_GRACE_ALIVE_S: Final = 300.0
+"""How long a run that was found open waits for an owner that is certainly alive: it may be in the middle of a long call, and
+reconnects with the next thing it has to say. Beyond it: `crashed`, `collector-restarted`."""
+
+RESUME_GRACE_UNKNOWN_S: Final = 10.0
+"""How long it waits where nobody knows whether the owner lives. Clients come back within seconds. Beyond it: the same."""
+
+RECOVERY_LISTEN_WAIT_S: Final = 5.0
+"""Why: whoever connects right after a start should find what died before it judged already; but clients that wait to come
+back must not wait for thousands of documents. Beyond it: the daemon listens, and the rest is judged beside that."""
+
 VERDICT_WAIT_S: Final = 0.2
 """How long the crash record waits for the kernel to say how the process ended. The mark itself never waits."""
 
@@ -89,6 +100,24 @@ FINISHED_REMEMBERED: Final = 50
 
 SEGMENT_SIZE_MAX_BYTES: Final = 1 << 40
 """Why: segments exist for failed files, not for size; the number only keeps offsets within what readers test."""
+
+RESERVE_SIZE_MAX_BYTES: Final = 16 << 20
+RESERVE_SHARE: Final = 0.02
+"""So much of the disk is kept by a file, for how runs end: the first, or that share of the file system where it is less. Why: a
+run that is over must be recorded as that on a full disk too, behind the events it still holds in memory. Beyond it: the
+run is stalled until there is room."""
+
+DISK_FREE_MIN_MAX_BYTES: Final = 64 << 20
+DISK_FREE_MIN_SHARE: Final = 0.05
+"""Below so much free space no new session begins, unless `disk_free_min` says otherwise: the first, or that share of the file
+system where it is less. Why: the sessions that run should be able to finish. Beyond it: ``disk-full``."""
+
+EXPORT_RETRY_FIRST_S: Final = 1.0
+EXPORT_RETRY_MAX_S: Final = 60.0
+"""A trace file that could not be written when its run ended is tried again after the first, doubling up to the second."""
+
+EXPORTS_OWED_MAX: Final = 10_000
+"""Why: a disk that takes no trace files for a week must not fill the memory. Beyond it: derived at the next start."""
 
 JOURNAL_THREADS: Final = 8
 """Why: each group commit blocks a thread in fdatasync; eight keep a disk busy, and more only queue in the kernel."""

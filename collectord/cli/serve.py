@@ -17,6 +17,7 @@ from collectord.cli.options import Places, command_options
 @command_options
 @click.option("--config", metavar="FILE", help="A TOML file with settings; docs/operations.md lists them.")
 @click.option("--allow-network-fs", is_flag=True, default=None, help="Accept a state directory on a network file system.")
+@click.option("--disk-free-min", type=int, metavar="BYTES", help="Below so much free space no new session begins.")
 @click.option("--drain-timeout", type=float, metavar="SECONDS", help="How long a stop may take.  [default: 20]")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
 def command(places: Places, config: str | None, **flags: Any) -> int:
@@ -30,6 +31,7 @@ def command(places: Places, config: str | None, **flags: Any) -> int:
         "socket": places.socket,
         "state_dir": places.state_dir,
         "allow_network_fs": flags["allow_network_fs"],
+        "disk_free_min": flags["disk_free_min"],
         "drain_timeout_s": flags["drain_timeout"],
         "log_level": flags["log_level"],
     }

@@ -11,14 +11,17 @@ import os
 import platform
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import trio
 
 from collectord import __version__, limits
+from collectord.daemon.deriver import OwedExports, derive
 from collectord.daemon.owner import RunOwner, Workbench
 from collectord.daemon.peer import Peer
 from collectord.daemon.processes import boot_id, start_time
+from collectord.daemon.revival import Revived
 from collectord.daemon.statistics import Statistics
 from collectord.errors import DiskError, RefusedError
 from collectord.journal.finished import FinishedRun, append_note, read_finished
@@ -43,10 +46,18 @@ class Collector:
         owners: the nursery in which owner tasks live; the outer one, which closes last.
         sessions_max: how many may run at once, by the descriptors there are.
         surroundings: gives the daemon's own part of a status answer.
+        owed: trace files that could not be written when their runs ended.
+        free_min_bytes: below so much free space no new session begins; None is a share of the file system.
     """
 
     def __init__(
-        self, workbench: Workbench, owners: trio.Nursery, sessions_max: int, surroundings: Callable[[], Attributes]
+        self,
+        workbench: Workbench,
+        owners: trio.Nursery,
+        sessions_max: int,
+        surroundings: Callable[[], Attributes],
+        owed: OwedExports,
+        free_min_bytes: int | None = None,
     ) -> None:
         self._bench = workbench
         self._owners = owners
@@ -55,6 +66,9 @@ class Collector:
         self._live: dict[Key, RunOwner] = {}
         self._opening: dict[Key, trio.Event] = {}
         self._statistics = Statistics()
+        self._owed = owed
+        self._free_min_bytes = free_min_bytes
+        self._refused: dict[tuple[int, str], RefusedError] = {}
         self._notes = trio.Lock()
         self._boot_id = boot_id()
         self._host = platform.node()
@@ -68,8 +82,8 @@ class Collector:
         Waits while a run of that session is ending, then starts the next.
 
         Raises:
-            RefusedError: ``session-busy``, ``session-unknown``, ``session-ended``, ``resume-refused``,
-                ``too-many-sessions``, ``collector-draining``, ``disk-failed`` or ``journal-too-new``.
+            RefusedError: ``session-busy``, ``session-unknown``, ``session-ended``, ``too-many-sessions``,
+                ``collector-draining``, ``disk-full``, ``disk-failed`` or ``journal-too-new``.
         """
         key = (peer.uid, request.session_id)
         while True:
@@ -80,8 +94,10 @@ class Collector:
                 await opening.wait()
                 continue
             owner = self._live.get(key)
+            if owner is None and (refused := self._refused.get((key[0], encode_session_id(key[1])))) is not None:
+                raise RefusedError(refused.code, refused.message)
             if request.resume_token is not None:
-                raise RefusedError("resume-refused", self._why_not_resumed(owner))
+                return await self._resume(owner, peer, request, request.resume_token)
             if request.join:
                 return await self._join(owner, peer, request)
             if owner is None:
@@ -90,11 +106,16 @@ class Collector:
                 raise RefusedError("session-busy", f"session {_shown(request.session_id)} is running: join it, or wait")
             await owner.finished.wait()
 
-    @staticmethod
-    def _why_not_resumed(owner: RunOwner | None) -> str:
-        if owner is None:
-            return "no run of this session is open: after a restart of the collector it was marked crashed"
-        return "the run goes on in this collector, where the end of a connection is final"
+    async def _resume(self, owner: RunOwner | None, peer: Peer, request: messages.Open, token: bytes) -> RunOwner | None:
+        """A producer of a run that was found open is back. Who has gone meanwhile is not taken for one that is back."""
+        if owner is None or owner.is_over:
+            finished = await self._finished(peer.uid, request.session_id, None)
+            raise RefusedError("session-ended", f"the run is over: {finished.outcome}")
+        if peer.is_gone:
+            raise RefusedError("resume-refused", "the connection was closed before the run was taken up again")
+        pid = peer.process.pid
+        owner.post(inputs.Resume(self.now_ns(), peer, request.id, token, pid, start_time(pid), self._boot_id, peer.command()))
+        return owner if await peer.wait_answered() else None
 
     async def _join(self, owner: RunOwner | None, peer: Peer, request: messages.Open) -> RunOwner | None:
         if owner is None:
@@ -110,7 +131,7 @@ class Collector:
         stem = encode_session_id(request.session_id)
         opened = self._opening[key] = trio.Event()
         try:
-            run = await self._bench.threads.publish(lambda: self._bench.store.next_run(key[0], stem))
+            run = await self._bench.threads.publish(lambda: self._next_run(key[0], stem))
         except OSError as error:
             raise RefusedError("disk-failed", f"{error.strerror} ({error.filename})") from None
         finally:
@@ -124,6 +145,17 @@ class Collector:
         self._statistics.run_opened()
         self._owners.start_soon(owner.run, request.id)
         return owner
+
+    def _next_run(self, uid: int, stem: str) -> int:
+        """In a thread: the number of a run that may begin. Raises ``OSError`` or ``RefusedError``."""
+        disk, directory = self._bench.disk, self._bench.store.journal_directory(uid)
+        wanted = self._free_min_bytes
+        if wanted is None:
+            wanted = min(limits.DISK_FREE_MIN_MAX_BYTES, int(limits.DISK_FREE_MIN_SHARE * disk.total_bytes(directory)))
+        free = disk.free_bytes(directory)
+        if free < wanted:
+            raise RefusedError("disk-full", f"{free} bytes are free in {directory}, and new sessions begin above {wanted}")
+        return self._bench.store.next_run(uid, stem)
 
     def _facts(self, peer: Peer, request: messages.Open, run: int) -> RunFacts:
         pid = peer.process.pid
@@ -150,6 +182,8 @@ class Collector:
         owner, session_id = self._named(peer, request.session_id)
         verdict = Verdict(CrashReason.REPORTED, request.reason, None, None, request.exception)
         if owner is not None and not owner.is_over and request.run in (None, owner.core.facts.run):
+            if owner.is_behind and owner.core.outcome is Outcome.CRASHED:
+                raise RefusedError("disk-failed", "the run has crashed already, and waits for the disk to say so")
             owner.post(inputs.Crash(self.now_ns(), peer, request.id, verdict, 0, None))
             return
         run = request.run
@@ -215,7 +249,8 @@ class Collector:
     def status(self, request_id: int, peer: Peer) -> messages.StatusAnswer:
         """How the collector stands."""
         uid = None if self._sees_all(peer) else peer.uid
-        return self._statistics.answer(request_id, self._live.values(), self._surroundings(), uid)
+        surroundings = {**self._surroundings(), "exports_owed": self._owed.count}
+        return self._statistics.answer(request_id, self._live.values(), surroundings, uid)
 
     def welcome(self, request_id: int) -> messages.Welcome:
         """The answer to a hello, with the limits a client must know."""
@@ -240,12 +275,31 @@ class Collector:
 
     # ------------------------------------------------------------ the life of the registry
 
+    def adopt(self, revived: Revived) -> RunOwner:
+        """Take in a run that an earlier collector left open."""
+        facts = revived.core.facts
+        owner = RunOwner(revived.core, revived.stem, self._bench, self._forget, revived.found)
+        self._live[facts.uid, facts.session_id] = owner
+        self._statistics.run_opened()
+        self._owners.start_soon(owner.run, None)
+        return owner
+
+    def refuse(self, uid: int, stem: str, error: RefusedError | None) -> None:
+        """Let nobody open a session, or let them again."""
+        if error is None:
+            self._refused.pop((uid, stem), None)
+        else:
+            self._refused[uid, stem] = error
+
     def _forget(self, owner: RunOwner) -> None:
         """A run is over, or its task: its name is free, its counts are kept."""
         facts = owner.core.facts
         if self._live.get((facts.uid, facts.session_id)) is owner:
             del self._live[facts.uid, facts.session_id]
         self._statistics.run_over(owner, self.now_ns())
+        if owner.core.export_error is not None:
+            run = (facts.uid, owner.stem, facts.run)
+            self._owed.owe(run, partial(derive, self._bench, run, owner.segments))
 
     def drain(self) -> None:
         """Refuse new runs, and tell every owner to store what was accepted."""

@@ -17,6 +17,8 @@ from typing import Protocol
 import trio
 from attrs import frozen
 
+from collectord.daemon.absence import Absence
+from collectord.daemon.keeper import ReserveKeeper
 from collectord.daemon.threads import DirectorySyncs, Threads
 from collectord.errors import CollectordError, DiskError
 from collectord.export.render import render
@@ -25,9 +27,9 @@ from collectord.export.schedule import ExportSchedule
 from collectord.journal.disk import Disk
 from collectord.journal.reader import JournalReader
 from collectord.journal.store import Store
-from collectord.journal.writer import JournalWriter
+from collectord.journal.writer import JournalWriter, LeftOpen
 from collectord.limits import GROUP_MAX_BYTES, PENDING_MAX_BYTES, STALL_RETRY_FIRST_S, STALL_RETRY_MAX_S
-from collectord.model import Record
+from collectord.model import CrashReason, Record, Verdict
 from collectord.session import inputs
 from collectord.session.core import RunCore
 from collectord.session.effects import Effects, ExportKind, ExportOrder, Say
@@ -36,6 +38,9 @@ from collectord.session.state import State
 from collectord.wire.messages import Answer, Error
 
 _log = logging.getLogger(__name__)
+
+_INPUT_SIZE_BYTES = 256
+"""What an input takes that carries no events, about: on a disk that does not answer they wait by the thousand."""
 
 _DRAIN_EXPORTS_MAX = 2
 """Why: a drain shows what was accepted, but a document that cannot be rendered must not hold it up for ever."""
@@ -56,6 +61,19 @@ class Hears(Protocol):
 
 
 @frozen
+class FoundOpen:
+    """What there is of a run that an earlier collector left open.
+
+    Attributes:
+        left: its journal.
+        absence: how long its owner is waited for; None where it is not.
+    """
+
+    left: LeftOpen
+    absence: Absence | None
+
+
+@frozen
 class Workbench:
     """What every owner works with, and what tests replace.
 
@@ -67,6 +85,7 @@ class Workbench:
         renderer: where documents are rendered.
         clock_ns: Unix nanoseconds.
         new_salt: 32 random bits for each journal file.
+        keeper: of the room for how runs end.
     """
 
     disk: Disk
@@ -76,6 +95,11 @@ class Workbench:
     renderer: Renderer
     clock_ns: Callable[[], int]
     new_salt: Callable[[], int]
+    keeper: ReserveKeeper | None = None
+
+
+_MUST_BE_RECORDED = (inputs.End, inputs.Cancel, inputs.Crash, inputs.ExitInfo)
+"""What ends a run: where its disk is full, the reserve is given up for it, at once."""
 
 
 class RunOwner:
@@ -86,10 +110,16 @@ class RunOwner:
         stem: its file name stem.
         workbench: what to work with.
         when_over: called once, when the run's files are closed and before its last answer.
+        found: the journal, and how long to wait for its owner, of a run that an earlier collector left open.
     """
 
     def __init__(
-        self, core: RunCore, stem: str, workbench: Workbench, when_over: Callable[[RunOwner], None] = lambda _: None
+        self,
+        core: RunCore,
+        stem: str,
+        workbench: Workbench,
+        when_over: Callable[[RunOwner], None] = lambda _: None,
+        found: FoundOpen | None = None,
     ) -> None:
         facts = core.facts
         store = workbench.store
@@ -107,7 +137,11 @@ class RunOwner:
             facts.run,
             new_salt=workbench.new_salt,
             clock_ns=workbench.clock_ns,
+            reserve=None if workbench.keeper is None else workbench.keeper.reserve,
         )
+        self._found = found
+        self._absence_over: trio.CancelScope | None = None
+        self._must_fit = False
         self._queue: list[AnyInput] = []
         self._queued_bytes = 0
         self._unsynced_bytes = 0
@@ -128,9 +162,10 @@ class RunOwner:
         """Put something into the queue; crash reports are marked at once as well."""
         if isinstance(event, inputs.Crash | inputs.OwnerGone):
             self.core.mark(event)
-        if isinstance(event, inputs.Events):
-            self._queued_bytes += len(event.batch.raw)
+        self._queued_bytes += _size_of(event)
         self._queue.append(event)
+        if self._retry_at is not None and isinstance(event, _MUST_BE_RECORDED):
+            self._must_fit, self._retry_at = True, trio.current_time()
         self._stir()
 
     def mark_owner_gone(self) -> None:
@@ -165,11 +200,11 @@ class RunOwner:
 
     # ------------------------------------------------------------ the task
 
-    async def run(self, request_id: int) -> None:
+    async def run(self, request_id: int | None) -> None:
         """Live as long as the run does.
 
         Args:
-            request_id: of the ``open`` to answer when the run is durable.
+            request_id: of the ``open`` to answer when the run is durable; None for a run that was found open.
 
         An exception of ours ends this run's task and nothing else: the journal stays open for the next recovery.
 
@@ -177,13 +212,15 @@ class RunOwner:
         """
         try:
             async with trio.open_nursery() as self._children:
-                self.core.open(request_id)
+                await self._begin(request_id)
                 await self._advance()
                 while not self.core.closed or self._queue:
                     if self._draining and self._is_at_rest():  # before the wait: nothing more comes that would end it
+                        await self._commit_checkpoint()
                         break
                     await self._wait_for_work()
                     await self._advance()
+                    self._stop_missing()
                 self._children.cancel_scope.cancel()
             while self._queue:  # what was posted while the children left; from here to the last word nothing is awaited
                 await self._advance()
@@ -195,6 +232,44 @@ class RunOwner:
             ]
         finally:
             self._leave()
+
+    async def _begin(self, request_id: int | None) -> None:
+        """Open the run, or take up one that was found open, and wait for its owner."""
+        found = self._found
+        if found is None:
+            assert request_id is not None
+            self.core.open(request_id)
+            return
+        self._is_created = True
+        await self._bench.threads.publish(lambda: self._writer.go_on(found.left))
+        self._schedule.stored(trio.current_time(), self.journal_bytes)
+        if found.absence is not None:
+            self._nursery.start_soon(self._wait_for_absent, found.absence)
+
+    async def _wait_for_absent(self, absence: Absence) -> None:
+        """A child task: tells the run when nobody need be waited for any more; ends when nobody is missed."""
+        try:
+            with trio.CancelScope() as self._absence_over:
+                await absence.over()
+                self.post(inputs.ResumeExpired(self._bench.clock_ns(), absence.verdict()))
+        finally:
+            absence.close()
+            self._absence_over = None
+
+    def _stop_missing(self) -> None:
+        if self._absence_over is not None and not self.core.misses_somebody:
+            self._absence_over.cancel()
+
+    async def _wait_longer(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        verdict = Verdict(CrashReason.COLLECTOR_RESTARTED, "the collector was restarted, and the agent did not come back in time")
+        self.post(inputs.ResumeExpired(self._bench.clock_ns(), verdict))
+
+    async def _commit_checkpoint(self) -> None:
+        """So that the next collector need not write again what is durable."""
+        if self.core.state is not State.STALLED:
+            async with self._bench.threads.slot():
+                await self._bench.threads.commit(self._writer.checkpoint)
 
     def _leave(self) -> None:
         """Nothing outlives the run: files closed and the registry told before the last word is said."""
@@ -229,6 +304,9 @@ class RunOwner:
             effects = self.core.take()
             if effects.records:
                 await self._append(effects)
+            elif self._retry_at is None:
+                self._unsynced_bytes = 0
+                self._make_room()
         return effects
 
     def _feed(self) -> None:
@@ -241,11 +319,11 @@ class RunOwner:
         self._queue.reverse()
         while self._queue and size < GROUP_MAX_BYTES:
             event = self._queue.pop()
+            taken = _size_of(event)
+            size += taken
+            self._queued_bytes -= taken
+            self._unsynced_bytes += taken
             if isinstance(event, inputs.Events):
-                taken = len(event.batch.raw)
-                size += taken
-                self._queued_bytes -= taken
-                self._unsynced_bytes += taken
                 self._schedule.stored(now, taken)
             self.core.handle(event)
         self._queue.reverse()
@@ -299,8 +377,11 @@ class RunOwner:
 
     def _synced(self) -> None:
         self._retry_at = None
+        self._must_fit = False
         self._retry_pause_s = STALL_RETRY_FIRST_S
         self._unsynced_bytes = 0
+        if self._bench.keeper is not None:
+            self._bench.keeper.look()
         self.core.handle(inputs.Synced())
         self._make_room()
 
@@ -314,7 +395,7 @@ class RunOwner:
         """Try the disk again with what is not durable, in a fresh segment."""
         async with self._bench.threads.slot():
             try:
-                await self._bench.threads.commit(self._writer.retry)
+                await self._bench.threads.commit(partial(self._writer.retry, self._must_fit))
             except DiskError as error:
                 self._failed(error.message)
             else:
@@ -335,6 +416,8 @@ class RunOwner:
             self._start(effects.start)
         if effects.grace_s is not None:
             self._nursery.start_soon(self._wait_out_grace, effects.grace_s)
+        if effects.resume_again_s is not None:
+            self._nursery.start_soon(self._wait_longer, effects.resume_again_s)
 
     async def _remove(self, path: str) -> None:
         """Remove a temporary file; where the disk does not let us, the next start sweeps it."""
@@ -371,7 +454,7 @@ class RunOwner:
         """A child task: has the document rendered into its temporary file and tells the owner; renames nothing."""
         final = order.kind is ExportKind.FINAL
         request = RenderRequest(
-            segments=[(part.path, part.durable_offset) for part in self._writer.segments],
+            segments=self.segments,
             terminal=order.terminal,
             out=self._temporary_path(order.number),
             sync=final,
@@ -455,6 +538,16 @@ class RunOwner:
         return self._retry_at is not None
 
     @property
+    def is_durable(self) -> bool:
+        """Whether what is said of the run is on the disk."""
+        return self._retry_at is None and self.core.is_durable
+
+    @property
+    def segments(self) -> list[tuple[str, int]]:
+        """Path and durable size of each part of the journal."""
+        return [(part.path, part.durable_offset) for part in self._writer.segments]
+
+    @property
     def journal_bytes(self) -> int:
         """How much of the run is durable."""
         return sum(part.durable_offset for part in self._writer.segments)
@@ -466,3 +559,8 @@ class RunOwner:
     def _temporary_path(self, number: int) -> str:
         facts = self.core.facts
         return self._bench.store.temporary_path(facts.uid, self.stem, facts.run, number)
+
+
+def _size_of(event: AnyInput) -> int:
+    """What an input takes while it waits, about."""
+    return len(event.batch.raw) if isinstance(event, inputs.Events) else _INPUT_SIZE_BYTES

@@ -128,6 +128,11 @@ class Peer:
         return self.process.uid
 
     @property
+    def is_gone(self) -> bool:
+        """Whether the other end is known to be closed or dead."""
+        return self._gone
+
+    @property
     def counts_as_agent(self) -> bool:
         """Whether the death of the process is the death of the agent."""
         return self.hello is not None and self.hello.liveness == "process"
@@ -336,9 +341,9 @@ class Peer:
             return
         self._owner = owner
         self._machine.opened()
-        self._role = Role.PARTICIPANT if request.join else Role.OWNER
-        if not request.join:
+        if request.resume_token is None and not request.join:
             self.producer = OWNER_PRODUCER
+        self._role = Role.OWNER if self.producer == OWNER_PRODUCER else Role.PARTICIPANT
         if self._gone or (self.counts_as_agent and self.process.is_dead):
             self._gone = True
             self._mark()

@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 import trio
@@ -207,6 +208,41 @@ class DeathWatch:
     def close(self) -> None:
         """Give back the descriptor."""
         self._epoll.close()
+
+
+class Life(Enum):
+    """What is known of a process that is remembered by its pid and its start."""
+
+    DEAD = "dead"
+    ALIVE = "alive"
+    UNKNOWN = "unknown"
+
+
+def look_for(pid: int, process_start_time: int) -> tuple[Life, int | None]:
+    """Whether a process lives that was seen by an earlier collector, of the same boot.
+
+    Args:
+        pid: as the kernel said then; 0 where it did not.
+        process_start_time: in clock ticks since boot, 0 where unknown: without it a pid is nobody's name.
+
+    Returns:
+        With ``ALIVE``, a pidfd of it, for the caller to close.
+    """
+    if pid <= 0 or process_start_time <= 0:
+        return Life.UNKNOWN, None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return Life.DEAD, None
+    except OSError:
+        return Life.UNKNOWN, None
+    started = start_time(pid)
+    if started == process_start_time and not is_readable(pidfd):
+        return Life.ALIVE, pidfd
+    is_dead = started != process_start_time and started > 0
+    is_dead = is_dead or is_readable(pidfd)  # a zombie, or gone while we looked
+    os.close(pidfd)
+    return (Life.DEAD if is_dead else Life.UNKNOWN), None
 
 
 def boot_id() -> str:

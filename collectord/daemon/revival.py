@@ -1,66 +1,202 @@
 """What is done at start with the runs that an earlier collector left: before anybody can connect.
 
-Owns the performing: ``journal.recovery`` decides and mends the journal, the renderers derive the file, the rename is made here,
-where no owner exists yet. (Resume of open runs is the next step: for now an open run becomes crashed, reason
-`collector-restarted`.)
+Owns the performing: ``journal.recovery`` decides and mends the journals, the missing trace files of runs that are over are
+derived, and open runs get an owner that waits for their agents to come back. One journal at a time is in memory.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
-from collectord.daemon.owner import Workbench
-from collectord.errors import CollectordError
-from collectord.export.request import RenderRequest
-from collectord.journal.recovery import Decision, recover_run
+from attrs import define, frozen
+
+from collectord.daemon.absence import Absence, absence_of
+from collectord.daemon.deriver import OwedExports, derive
+from collectord.daemon.owner import FoundOpen, Workbench
+from collectord.errors import CollectordError, DiskError, RefusedError
+from collectord.export.fold import RunSummary, fold
+from collectord.journal.condition import Journal
+from collectord.journal.reader import JournalReader
+from collectord.journal.recovery import Decision, Recovered, recover_run
 from collectord.journal.store import RunFound
-from collectord.journal.writer import JournalWriter, LeftOpen
-from collectord.model import CrashReason, Verdict
-from collectord.session import records
+from collectord.model import OWNER_PRODUCER, Outcome
+from collectord.session.absent import Absent
+from collectord.session.core import EndWanted, RunCore
 
 _log = logging.getLogger(__name__)
 
-_NUMBER = 0
-"""Of the temporary file: nothing else of the run is being rendered."""
+
+@frozen
+class Revived:
+    """An open run that is to go on."""
+
+    core: RunCore
+    stem: str
+    found: FoundOpen
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it is known already how it ends: it need not be waited for."""
+        return self.found.absence is None or not self.found.absence.patience_s
 
 
-async def derive_open_runs(bench: Workbench) -> None:
-    """Bring every run that is found to its end, one after the other.
+@define
+class Revival:
+    """What a start found, in numbers, and the sessions that nobody may open."""
 
-    A run whose files cannot be mended is reported and left as it is: the others are not its concern, and neither is the
-    start of the daemon.
+    revived: int = 0
+    derived: int = 0
+    damaged: int = 0
+    left: int = 0
+    quarantined: int = 0
 
-    Durability: a derived file and its directory are synced before the next run is looked at.
+
+class Revivalist:
+    """Brings the runs of one state directory into order.
+
+    Args:
+        bench: to work with.
+        owed: where trace files go that cannot be written now.
+        boot_id: of the machine.
+        adopt: takes an open run in.
+        refuse: takes the name of a session that nobody may open, and with what error; None lifts that.
     """
-    found = await bench.threads.publish(lambda: list(bench.store.runs_found()))
-    for run in found:
+
+    def __init__(
+        self,
+        bench: Workbench,
+        owed: OwedExports,
+        boot_id: str,
+        adopt: Callable[[Revived], None],
+        refuse: Callable[[int, str, RefusedError | None], None],
+    ) -> None:
+        self._bench = bench
+        self._owed = owed
+        self._boot_id = boot_id
+        self._adopt = adopt
+        self._refuse = refuse
+        self.told = Revival()
+
+    async def revive_all(self) -> None:
+        """Look at every run that is there, one after the other.
+
+        A run whose files cannot be mended is reported and left as it is: the others are not its concern, and neither is the
+        start of the daemon.
+
+        Raises:
+            OSError: the journals cannot be listed.
+
+        Durability: a derived file and its directory are synced before the next run is looked at.
+        """
+        bench = self._bench
+        for found in await bench.threads.publish(lambda: list(bench.store.runs_found())):
+            try:
+                await self._bring_into_order(found)
+            except (OSError, CollectordError) as error:
+                self.told.left += 1
+                _log.error("%s~%d could not be recovered: %s", found.stem, found.run, error)
+        if self.told != Revival():
+            _log.info("%s", self.told)
+
+    async def _bring_into_order(self, found: RunFound) -> None:
+        bench = self._bench
         try:
-            await _bring_to_its_end(bench, run)
+            recovered = await bench.threads.publish(
+                lambda: recover_run(bench.disk, bench.store, found, bench.new_salt, bench.clock_ns)
+            )
+        except (OSError, DiskError) as error:
+            _log.error("%s~%d cannot be recovered yet: %s", found.stem, found.run, error)
+            self._refuse(found.uid, found.stem, RefusedError("disk-failed", f"the run cannot be recovered yet: {error}"))
+            self._owed.owe((found.uid, found.stem, found.run), partial(self._bring_into_order_later, found))
+            return
+        self._report(found, recovered)
+        await self._act_on(found, recovered)
+
+    async def _bring_into_order_later(self, found: RunFound) -> None:
+        """Again, with the files that are there by then."""
+        bench = self._bench
+        again = await bench.threads.publish(lambda: bench.store.find_run(found.uid, found.stem, found.run))
+        if again is None:
+            return
+        recovered = await bench.threads.publish(
+            lambda: recover_run(bench.disk, bench.store, again, bench.new_salt, bench.clock_ns)
+        )
+        self._refuse(found.uid, found.stem, None)
+        self._report(again, recovered)
+        await self._act_on(again, recovered)
+
+    async def _act_on(self, found: RunFound, recovered: Recovered) -> None:
+        if recovered.journal is Journal.NEWER:
+            message = f"{found.segment_paths[0]} was written by a newer collectord, and is left as it is"
+            self._refuse(found.uid, found.stem, RefusedError("journal-too-new", message))
+        if recovered.decision is Decision.QUARANTINE:
+            self.told.quarantined += 1
+        elif recovered.decision is Decision.LEAVE:
+            self.told.left += 1
+        elif recovered.decision is Decision.DERIVE:
+            await self._derive(found, recovered)
+        elif recovered.decision is Decision.REVIVE:
+            self._adopt(await self._bench.threads.publish(lambda: self._revive(found, recovered)))
+            self.told.revived += 1
+
+    def _report(self, found: RunFound, recovered: Recovered) -> None:
+        """Say what is wrong, with file and offset: nothing is silent."""
+        self.told.damaged += bool(recovered.damage.faults)
+        for fault in recovered.damage.faults:
+            _log.error("%s at offset %d, %d bytes: %s", fault.path, fault.offset, fault.length, fault.what)
+        if recovered.torn_bytes:
+            _log.warning("%s~%d: %d torn bytes were set aside", found.stem, found.run, recovered.torn_bytes)
+        if recovered.decision in (Decision.QUARANTINE, Decision.LEAVE):
+            _log.error("%s~%d: the journal is %s: %s", found.stem, found.run, recovered.journal.value, recovered.decision.value)
+
+    async def _derive(self, found: RunFound, recovered: Recovered) -> None:
+        assert recovered.left is not None
+        run = (found.uid, found.stem, found.run)
+        attempt = partial(derive, self._bench, run, [(part.path, part.durable_offset) for part in recovered.left.parts])
+        try:
+            await attempt()
         except (OSError, CollectordError) as error:
-            _log.error("%s~%d could not be recovered: %s", run.stem, run.run, error)
+            _log.error("%s~%d: its trace file cannot be written yet: %s", found.stem, found.run, error)
+            self._owed.owe(run, attempt)
+        else:
+            self.told.derived += 1
+
+    def _revive(self, found: RunFound, recovered: Recovered) -> Revived:
+        """In a thread: from the journal to a core that goes on where it was. Raises ``OSError``."""
+        store = self._bench.store
+        assert recovered.left is not None
+        paths = list(dict.fromkeys([*found.segment_paths, *(part.path for part in recovered.left.parts)]))
+        reader = JournalReader(self._bench.disk, paths, [None] * len(paths))
+        summary = fold(reader.locate())
+        assert summary is not None
+        summary.ledger.corrupt_records = reader.damage.corrupt_records
+        core = RunCore(summary.facts, store.trace_path(found.uid, found.stem, found.run), None, summary.ledger)
+        wanted = summary.end_requested
+        if wanted is not None and not wanted["wait"]:
+            core.end_as_wanted(EndWanted(Outcome(wanted["outcome"]), wanted["message"], wanted["exception"], False, wanted["at"]))
+            return Revived(core, found.stem, FoundOpen(recovered.left, None))
+        core.wait_for(_absent(summary))
+        return Revived(core, found.stem, FoundOpen(recovered.left, self._absence(summary)))
+
+    def _absence(self, summary: RunSummary) -> Absence:
+        """The owner's, by the process in which it was seen last."""
+        facts, last = summary.facts, summary.resumed
+        if last is None:
+            return absence_of(facts.pid, facts.process_start_time, facts.boot_id, self._boot_id, facts.liveness)
+        return absence_of(last["pid"], last["process_start_time"], last["boot_id"], self._boot_id, facts.liveness)
 
 
-async def _bring_to_its_end(bench: Workbench, run: RunFound) -> None:
-    recovered = await bench.threads.publish(lambda: recover_run(bench.disk, bench.store, run, bench.new_salt, bench.clock_ns))
-    if recovered.left is None:
-        return
-    if recovered.decision is Decision.REVIVE:
-        await bench.threads.publish(partial(_end_as_crashed, bench, run, recovered.left))
-    _log.info("%s~%d: %s", run.stem, run.run, recovered.decision.value)
-    out = bench.store.temporary_path(run.uid, run.stem, run.run, _NUMBER)
-    segments = bench.store.segments_of(run.uid, run.stem, run.run)
-    sizes = [(path, bench.disk.size(path)) for path in segments]
-    await bench.renderer.render(RenderRequest(segments=sizes, terminal=None, out=out, sync=True), urgent=True)
-    path = bench.store.trace_path(run.uid, run.stem, run.run)
-    await bench.threads.publish(lambda: bench.disk.rename(out, path))
-    await bench.directories.sync(bench.store.trace_directory(run.uid))
-
-
-def _end_as_crashed(bench: Workbench, run: RunFound, left: LeftOpen) -> None:
-    directory = bench.store.journal_directory(run.uid)
-    writer = JournalWriter(bench.disk, directory, run.stem, run.run, bench.new_salt, bench.clock_ns)
-    writer.go_on(left)
-    verdict = Verdict(CrashReason.COLLECTOR_RESTARTED, "the collector was restarted while the session ran")
-    writer.append([records.crashed(bench.clock_ns(), verdict, None)])
-    writer.close()
+def _absent(summary: RunSummary) -> Absent:
+    """Everybody who has not left."""
+    tokens = {OWNER_PRODUCER: summary.facts.resume_token}
+    for number, participant in summary.participants.items():
+        if participant.left_at is None:
+            tokens[number] = participant.resume_token
+    cancel, end = summary.cancel_requested, summary.end_requested
+    return Absent(
+        tokens,
+        None if cancel is None else cancel["reason"],
+        None if end is None else Outcome(end["outcome"]),
+    )

@@ -23,16 +23,26 @@ import trio
 
 from collectord.daemon import listener, systemd
 from collectord.daemon.collector import Collector
-from collectord.daemon.owner import Workbench
+from collectord.daemon.deriver import OwedExports
+from collectord.daemon.keeper import ReserveKeeper
+from collectord.daemon.owner import RunOwner, Workbench
 from collectord.daemon.peer import Peer
-from collectord.daemon.processes import DeathWatch, identify
+from collectord.daemon.processes import DeathWatch, boot_id, identify
 from collectord.daemon.renderers import RendererPool
-from collectord.daemon.revival import derive_open_runs
+from collectord.daemon.revival import Revivalist, Revived
 from collectord.daemon.settings import Settings
 from collectord.daemon.threads import DirectorySyncs, WorkerThreads
 from collectord.journal.disk import RealDisk
+from collectord.journal.reserve import Reserve
 from collectord.journal.store import StateLock, Store, refuse_network_file_system
-from collectord.limits import ACCEPT_RETRY_S, DESCRIPTOR_RESERVE, DESCRIPTORS_PER_SESSION
+from collectord.limits import (
+    ACCEPT_RETRY_S,
+    DESCRIPTOR_RESERVE,
+    DESCRIPTORS_PER_SESSION,
+    RECOVERY_LISTEN_WAIT_S,
+    RESERVE_SHARE,
+    RESERVE_SIZE_MAX_BYTES,
+)
 from collectord.model import Attributes
 
 _log = logging.getLogger(__name__)
@@ -57,6 +67,15 @@ async def run(settings: Settings) -> int:
         OperatorError: the daemon cannot start with these directories or this socket.
     """
     _log_to_stderr(settings.log_level)
+    began = time.monotonic()
+
+    def surroundings() -> Attributes:
+        return {
+            "uptime_s": round(time.monotonic() - began, 3),
+            "state_dir": settings.state_dir,
+            "socket": settings.socket_path,
+        }
+
     with ExitStack() as held:
         store = _take_state(settings, held)
         sessions_max = _raise_descriptor_limit()
@@ -67,9 +86,14 @@ async def run(settings: Settings) -> int:
         async with trio.open_nursery() as owners:
             renderers = RendererPool()
             await renderers.start(owners)
-            bench = Workbench(disk, store, threads, directories, renderers, time.time_ns, lambda: secrets.randbits(32))
-            await derive_open_runs(bench)
-            await _serve(settings, bench, owners, sessions_max, held)
+            keeper = ReserveKeeper(_reserve(disk, settings.state_dir), threads)
+            bench = Workbench(disk, store, threads, directories, renderers, time.time_ns, lambda: secrets.randbits(32), keeper)
+            owed = OwedExports()
+            collector = Collector(bench, owners, sessions_max, surroundings, owed, settings.disk_free_min)
+            owners.start_soon(keeper.run)
+            owners.start_soon(owed.run)
+            await _recover(bench, owed, collector)
+            await _serve(settings, collector, held)
             await renderers.aclose()
             owners.cancel_scope.cancel()
     return 0
@@ -88,18 +112,28 @@ def _take_state(settings: Settings, held: ExitStack) -> Store:
     return store
 
 
-async def _serve(settings: Settings, bench: Workbench, owners: trio.Nursery, sessions_max: int, held: ExitStack) -> None:
+def _reserve(disk: RealDisk, state_dir: str) -> Reserve:
+    size = min(RESERVE_SIZE_MAX_BYTES, int(RESERVE_SHARE * disk.total_bytes(state_dir)))
+    return Reserve(disk, os.path.join(state_dir, "reserve"), state_dir, size)
+
+
+async def _recover(bench: Workbench, owed: OwedExports, collector: Collector) -> None:
+    """Bring what an earlier collector left into order; those that are known to be dead are mostly judged by then."""
+    judged: list[RunOwner] = []
+
+    def adopt(revived: Revived) -> None:
+        owner = collector.adopt(revived)
+        if revived.is_judged:
+            judged.append(owner)
+
+    await Revivalist(bench, owed, boot_id(), adopt, collector.refuse).revive_all()
+    with trio.move_on_after(RECOVERY_LISTEN_WAIT_S):
+        for owner in judged:
+            await owner.finished.wait()
+
+
+async def _serve(settings: Settings, collector: Collector, held: ExitStack) -> None:
     """Listen until told to stop, then drain."""
-    began = time.monotonic()
-
-    def surroundings() -> Attributes:
-        return {
-            "uptime_s": round(time.monotonic() - began, 3),
-            "state_dir": settings.state_dir,
-            "socket": settings.socket_path,
-        }
-
-    collector = Collector(bench, owners, sessions_max, surroundings)
     listening = listener.listen(settings.socket_path)
     held.callback(listener.close, listening, settings.socket_path)
     deaths = DeathWatch()

@@ -42,6 +42,7 @@ class Settings:
         state_dir: where traces and journals are; absolute.
         allow_network_fs: whether a state directory on a network file system is accepted.
         drain_timeout_s: how long a stop may take.
+        disk_free_min: below so many free bytes no new session begins; None is a share of the file system.
         log_level: the least serious level that is logged.
     """
 
@@ -49,6 +50,7 @@ class Settings:
     state_dir: str
     allow_network_fs: bool = False
     drain_timeout_s: float = DRAIN_TIMEOUT_S
+    disk_free_min: int | None = None
     log_level: LogLevel = "info"
 
 
@@ -127,6 +129,12 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
+def _bytes(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 60:
+        raise ValueError("must be a number of bytes, 0 or more")
+    return value
+
+
 def _level(value: Any) -> str:
     if value not in LOG_LEVELS:
         raise ValueError(f"must be one of {', '.join(LOG_LEVELS)}")
@@ -138,6 +146,7 @@ _CHECKS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "state_dir": ("state_dir", _path),
     "allow_network_fs": ("allow_network_fs", _switch),
     "drain_timeout_s": ("drain_timeout_s", _seconds),
+    "disk_free_min": ("disk_free_min", _bytes),
     "log_level": ("log_level", _level),
 }
 """Every key of the file, the field that it fills and what it may hold. Flags and variables are the same keys."""

@@ -139,6 +139,7 @@ def session_row(owner: RunOwner, ended_at: int | None) -> Attributes:
         "activity": _activity(owner) if ended_at is None else None,
         "crash": _crash(owner),
         "stalled": core.stall_cause,
+        "durable": owner.is_durable,
     }
 
 

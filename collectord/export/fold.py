@@ -33,6 +33,7 @@ class Participant:
     command: str
     resource: Attributes
     joined_at: int
+    resume_token: bytes = b""
     left_at: int | None = None
     detached: bool | None = None
     error: Attributes | None = None
@@ -61,6 +62,8 @@ class RunSummary:
     participants: dict[int, Participant] = Factory(dict)
     terminal: Attributes | None = None
     end_requested: Attributes | None = None
+    cancel_requested: Attributes | None = None
+    resumed: Attributes | None = None
     notes: list[Attributes] = Factory(list)
     seam: int | None = None
     where: dict[int, array[int]] = Factory(dict)
@@ -160,7 +163,7 @@ def _take_control(summary: RunSummary, record: Record, location: int) -> None:
                 summary.seam = location
             summary.ledger.producer(record.producer)
             summary.participants[record.producer] = Participant(
-                record.producer, body["pid"], body["command"], body["resource"], body["at"]
+                record.producer, body["pid"], body["command"], body["resource"], body["at"], body["resume_token"]
             )
         case RecordType.LEFT:
             participant = summary.participants.get(record.producer)
@@ -169,9 +172,22 @@ def _take_control(summary: RunSummary, record: Record, location: int) -> None:
                 participant.error = body["error"]
         case RecordType.END_REQUESTED:
             summary.end_requested = body
+        case RecordType.CANCEL_REQUESTED:
+            summary.cancel_requested = body
+        case RecordType.RESUMED:
+            _take_return(summary, record.producer, body)
         case RecordType.TERMINAL:
             summary.terminal = summary.terminal or body
         case RecordType.NOTE:
             summary.notes.append({"at": rfc3339(body["at"]), "kind": body["kind"], "text": body["text"]})
         case _:
             pass
+
+
+def _take_return(summary: RunSummary, producer: int, body: Attributes) -> None:
+    """A restart of the collector is no crash, and no secret either."""
+    if producer == OWNER_PRODUCER:
+        summary.resumed = body
+    who = "the agent" if producer == OWNER_PRODUCER else f"participant {producer}"
+    text = f"the collector was restarted, and {who} came back (pid {body['pid']})"
+    summary.notes.append({"at": rfc3339(body["at"]), "kind": "resumed", "text": text})

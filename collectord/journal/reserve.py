@@ -34,12 +34,20 @@ class Reserve:
         """Whether the room is there for whoever must have it."""
         return self._is_held
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was held once, and had to be given up."""
+        return self._was_given_up
+
     def hold(self) -> bool:
         """Take the room, if there is as much again beside it; returns whether it is held now. Never raises."""
         with self._lock:
             if self._is_held:
                 return True
             try:
+                if self._disk.exists(self._path) and self._disk.size(self._path) >= self._size_bytes:
+                    self._is_held, self._was_given_up = True, False  # an earlier collector's
+                    return True
                 if self._disk.free_bytes(self._directory) < 2 * self._size_bytes:
                     return False
                 self._disk.allocate(self._path, self._size_bytes)

@@ -160,6 +160,13 @@ class Store:
             trace = self.trace_path(uid, stem, run)
             yield RunFound(uid, stem, run, paths, trace if self._disk.exists(trace) else None)
 
+    def find_run(self, uid: int, stem: str, run: int) -> RunFound | None:
+        """One run, by its name; None where it has no journal. Raises ``OSError``."""
+        for found in self._runs_in(self.journal_directory(uid), uid):
+            if (found.stem, found.run) == (stem, run):
+                return found
+        return None
+
     def free_quarantine_path(self, name: str) -> str:
         """A place in the quarantine that nothing has: what was set aside once is never written over. Raises ``OSError``."""
         path, number = os.path.join(self.quarantine_directory, name), 1

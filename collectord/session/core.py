@@ -16,9 +16,10 @@ from typing import Final
 
 from attrs import define
 
-from collectord.limits import CANCEL_GRACE_S, NOTES_MAX, REFUSALS_PER_ACK_MAX
-from collectord.model import OWNER_PRODUCER, Attributes, CrashReason, Outcome, Record, Verdict
+from collectord.limits import CANCEL_GRACE_S, NOTES_MAX, REFUSALS_PER_ACK_MAX, RESUME_GRACE_UNKNOWN_S
+from collectord.model import OWNER_PRODUCER, Attributes, Outcome, Record, Verdict
 from collectord.session import inputs, records
+from collectord.session.absent import Absent
 from collectord.session.effects import Effects, ExportKind, ExportOrder, Say
 from collectord.session.inputs import AnyInput, Asker
 from collectord.session.intake import skip_to, take_in
@@ -53,28 +54,27 @@ class RunCore:
         facts: what is fixed from the start.
         path: of the trace file, as answers name it.
         owner: the connection that opened the run, or None where it was found open.
-        state: ``OPENING`` for a new run, ``RECOVERED`` for one found open.
+        ledger: what the journal of one that was found open adds up to.
     """
 
     __slots__ = (
-        "_acks", "_after_sync", "_askers", "_before_stall", "_deferred", "_effects", "_end", "_export_error",
+        "_absent", "_acks", "_after_sync", "_askers", "_before_stall", "_deferred", "_effects", "_end",
         "_export_waiters", "_in_flight", "_mark", "_notes", "_notes_left_out", "_notes_written", "_order",
         "_order_number", "_order_position", "_published", "_renaming", "_report_behind_mark", "_waiters", "closed",
-        "exported_position", "facts", "ledger", "path", "refused_late", "stall_cause", "state", "verdict",
+        "export_error", "exported_position", "facts", "ledger", "path", "refused_late", "stall_cause", "state", "verdict",
     )  # fmt: skip
 
-    def __init__(
-        self, facts: RunFacts, path: str, owner: Asker, state: State = State.OPENING, ledger: Ledger | None = None
-    ) -> None:
+    def __init__(self, facts: RunFacts, path: str, owner: Asker, ledger: Ledger | None = None) -> None:
         self.facts = facts
         self.path = path
-        self.state = state
+        self.state = State.OPENING
         self.ledger = ledger if ledger is not None else Ledger()
         self.verdict: Verdict | None = None
         self.exported_position = -1
         self.stall_cause: str | None = None
         self.closed = False
         self.refused_late = 0
+        self._absent: Absent | None = None
         self._effects = Effects()
         self._in_flight = False
         self._after_sync: list[Say] = []
@@ -93,7 +93,7 @@ class RunCore:
         self._order: ExportOrder | None = None
         self._order_position = 0
         self._export_waiters: list[tuple[int, Say]] = []
-        self._export_error: str | None = None
+        self.export_error: str | None = None
         self._renaming = False
         self._published = False
         self.ledger.producer(OWNER_PRODUCER)
@@ -104,6 +104,15 @@ class RunCore:
         """Begin: the first record is to be written, and the opener answered when it is durable."""
         self._append(records.opened(self.facts))
         self._say_after_sync(self._askers[OWNER_PRODUCER], self.opened_answer(request_id))
+
+    def wait_for(self, absent: Absent) -> None:
+        """Begin as one that was found open: its producers are to come back."""
+        self.state, self._absent = State.RECOVERED, absent
+
+    def end_as_wanted(self, wanted: EndWanted) -> None:
+        """Begin as one that was found open, and whose owner had said that it would not wait for the end it asked for."""
+        self.state, self._end = State.ENDING, wanted
+        self._confirm_end(inputs.Synced())
 
     def opened_answer(self, request_id: int, producer: int = OWNER_PRODUCER, token: bytes | None = None) -> Answer:
         """The answer to an open or a join; the same again for an open that is repeated."""
@@ -169,10 +178,23 @@ class RunCore:
 
     @property
     def outcome(self) -> Outcome:
-        """How the run stands. A reported crash counts at once; a vanished owner when what it left unread is known."""
-        if isinstance(self._mark, inputs.Crash):
+        """How the run stands. A reported crash counts at once; a vanished owner when what it left unread is known.
+
+        On a disk that does not answer, a vanished owner counts at once too: what it left cannot be recorded.
+        """
+        if isinstance(self._mark, inputs.Crash) or (self._mark is not None and self.state is State.STALLED):
             return Outcome.CRASHED
         return self.state.outcome
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether what is said of the run is on the disk, a crash that was only noticed included."""
+        return not self._in_flight and (self._mark is None or self.state in TERMINAL)
+
+    @property
+    def misses_somebody(self) -> bool:
+        """Whether a producer of a run that was found open is not back."""
+        return self._absent is not None and bool(self._absent.tokens)
 
     @property
     def is_live(self) -> bool:
@@ -204,11 +226,11 @@ class RunCore:
         return Terminal(
             outcome=self.outcome,
             run=self.facts.run,
-            path=self.path if self._export_error is None else None,
+            path=self.path if self.export_error is None else None,
             id=request_id,
             reason=None if verdict is None else verdict.reason.value,
             message=verdict.message if verdict is not None else (self._end.message if self._end else None),
-            export_error=self._export_error,
+            export_error=self.export_error,
         )
 
     # ------------------------------------------------------------ the machine
@@ -347,11 +369,19 @@ class RunCore:
         self._say_after_sync(event.asker, messages.CancelAnswer(event.request_id, self.facts.run))
         self._say_after_sync(self._askers.get(OWNER_PRODUCER), messages.CancelRequested(event.reason, CANCEL_GRACE_S))
 
+    def _ask_absent(self, event: inputs.CancelRequested) -> None:
+        """The owner is not there to be asked: it is when it comes back, and has its grace from then."""
+        if self._absent is not None:
+            self._absent.cancel_reason = event.reason
+        self._append(records.cancel_requested(event.reason, event.at, event.pid))
+        self._say_after_sync(event.asker, messages.CancelAnswer(event.request_id, self.facts.run))
+
     # ------------------------------------------------------------ syncing
 
     def _confirm(self, _: AnyInput) -> None:
         """What was handed to the disk is durable: everything that waited for it may be said."""
         self.stall_cause = None
+        self._welcome_back()
         begun = [say for say in self._after_sync if isinstance(say.message, messages.Opened)]
         others = [say for say in self._after_sync if not isinstance(say.message, messages.Opened)]
         self._effects.say.extend(begun)  # first: who sends events right behind its open hears of them after it
@@ -381,6 +411,8 @@ class RunCore:
 
     def _stall(self, event: inputs.SyncFailed) -> State:
         self._before_stall = self.state
+        for resume in self._absent.take_coming().values() if self._absent is not None else ():
+            self._refuse_stalled(resume)
         self._tell_stalled(event)
         return State.STALLED
 
@@ -457,7 +489,7 @@ class RunCore:
         """The outcome is recorded all the same: the file is derived from the journal when that is possible again."""
         state = self._hand_over(event)
         if state in TERMINAL:
-            self._export_error = event.cause
+            self.export_error = event.cause
             self._effects.drop.append(event.number)
         return state
 
@@ -466,7 +498,7 @@ class RunCore:
         self._confirm(event)
         if self.closed:
             return  # a note behind the terminal record
-        if self._export_error is not None:
+        if self.export_error is not None:
             self._finish_now()
         elif not self._renaming:
             self._renaming = True
@@ -547,17 +579,13 @@ class RunCore:
 
     def _commit(self, at: int, verdict: Verdict) -> State:
         self.verdict = verdict
-        self._append(records.crashed(at, verdict, self._end.outcome.value if self._end is not None else None))
+        wanted = self._end.outcome if self._end is not None else None
+        if wanted is None and self._absent is not None:
+            wanted = self._absent.end_wanted
+        self._append(records.crashed(at, verdict, None if wanted is None else wanted.value))
         self._note_refused_late(at)
         self._write_notes()
         return State.CRASHED
-
-    def _grace_over(self, event: inputs.GraceExpired) -> None:
-        """Nobody came back to a recovered run."""
-        gone = inputs.OwnerGone(event.at)
-        self._mark_crashed(gone)
-        message = "the collector was restarted and the agent did not come back"
-        self._defer(inputs.ExitInfo(event.at, Verdict(CrashReason.COLLECTOR_RESTARTED, message)))
 
     def _render_crashed(self, event: inputs.Synced) -> None:
         self._confirm(event)
@@ -583,7 +611,7 @@ class RunCore:
         if self._order is None or event.number != self._order.number:
             return  # one that was dropped: the final one is still to come, and its record may not even be durable
         if not self._published and not self.closed:
-            self._export_error = event.cause
+            self.export_error = event.cause
             self._finish_now()
 
     def _finish_now(self) -> None:
@@ -659,15 +687,76 @@ class RunCore:
             self._say(say.to, messages.Error("export-failed", event.cause, True, request_id))
         self._export_waiters.clear()
 
-    # ------------------------------------------------------------ the rest
+    # ------------------------------------------------------------ coming back after a restart of the collector
 
-    def _resume_run(self, event: inputs.Resume) -> None:
-        self._askers[event.producer] = event.asker
-        self._say_after_sync(event.asker, self.opened_answer(event.request_id, event.producer))
+    def _resume_producer(self, event: inputs.Resume) -> None:
+        """Somebody is back: it is heard when that is recorded, behind everything that it will be told is stored."""
+        number = self._absent.number_of(event.token) if self._absent is not None else None
+        if self._absent is None or number is None:
+            self._refuse_resume(event)
+            return
+        before = self._absent.coming.get(number)
+        if before is not None:
+            message = "the same producer has come back on another connection"
+            self._say(before.asker, messages.Error("resume-refused", message, False, before.request_id))
+        self._absent.coming[number] = event
+        back = (number, event.at, event.pid, event.process_start_time, event.boot_id, event.command)
+        self._append(records.resumed(*back))
+
+    def _welcome_back(self) -> None:
+        """Those whose return is durable now go on."""
+        if self._absent is None or not self._absent.coming:
+            return
+        for number, event in self._absent.take_coming().items():
+            token = self._absent.tokens.pop(number)
+            self._askers[number] = event.asker
+            self._say(event.asker, self.opened_answer(event.request_id, number, token))
+
+    def _confirm_resumed(self, event: AnyInput) -> State:
+        assert self._absent is not None
+        reason = self._absent.cancel_reason
+        self._confirm(event)
+        if OWNER_PRODUCER in self._absent.tokens:
+            return State.RECOVERED
+        if reason is None:
+            return State.RUNNING
+        self._effects.grace_s = CANCEL_GRACE_S
+        self._say(self._askers[OWNER_PRODUCER], messages.CancelRequested(reason, CANCEL_GRACE_S))
+        return State.CANCEL_REQUESTED
+
+    def _absence_over(self, event: inputs.ResumeExpired) -> State:
+        """The owner did not come back, unless it is about to: then the others have a little longer."""
+        if self._absent is not None and OWNER_PRODUCER in self._absent.coming:
+            self._wait_longer(event)
+            return State.RECOVERED
+        self._mark_crashed(inputs.OwnerGone(event.at))
+        self._defer(inputs.ExitInfo(event.at, event.verdict))
+        return State.CRASHING
+
+    def _wait_longer(self, _: inputs.ResumeExpired) -> None:
+        self._effects.resume_again_s = RESUME_GRACE_UNKNOWN_S
+
+    def _give_up_absent(self, event: inputs.ResumeExpired) -> None:
+        """The run goes on without the participants that did not come back."""
+        if self._absent is None:
+            return
+        for number in [number for number in self._absent.tokens if number not in self._absent.coming]:
+            del self._absent.tokens[number]
+            self._leave(inputs.ParticipantGone(event.at, number))
 
     def _refuse_resume(self, event: inputs.Resume) -> None:
-        message = "only a run that a restarted collector found open can be resumed"
-        self._say(event.asker, messages.Error("resume-refused", message, False, event.request_id))
+        code, message = "resume-refused", "the run goes on in this collector, where the end of a connection is final"
+        if self._never_was or self.state in (State.ENDING, State.CRASHING) or self.state in TERMINAL:
+            code, message = "session-ended", "the run is over or ending: it cannot be taken up again"
+        elif self._absent is not None and self.misses_somebody:
+            code, message = "resume-token-wrong", "no producer that this run waits for has that token"
+        self._say(event.asker, messages.Error(code, message, False, event.request_id))
+
+    def _refuse_stalled(self, event: inputs.Resume) -> None:
+        cause = self.stall_cause or "the run's record could not be written"
+        self._say(event.asker, messages.Error("disk-failed", cause, True, event.request_id))
+
+    # ------------------------------------------------------------ the rest
 
     def _ignore(self, _: AnyInput) -> None:
         """The table says: nothing follows from this here."""

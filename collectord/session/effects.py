@@ -51,6 +51,7 @@ class Effects:
         rename: the export to rename now; a final one is synced with its directory. Then feed ``Renamed``.
         start: the export to start. Feed ``Rendered`` or ``ExportFailed`` when it is done.
         grace_s: feed ``GraceExpired`` after this many seconds.
+        resume_again_s: the absent have so many seconds more; then feed ``ResumeExpired`` once more.
         close: the run is over: close its files, speak, forget it.
     """
 
@@ -60,4 +61,5 @@ class Effects:
     rename: ExportOrder | None = None
     start: ExportOrder | None = None
     grace_s: float | None = None
+    resume_again_s: float | None = None
     close: bool = False

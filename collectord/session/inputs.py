@@ -190,7 +190,7 @@ class ExportFailed:
 
 @frozen(eq=False)
 class GraceExpired:
-    """The time to answer a cancel, or to resume, is over."""
+    """The time to answer a cancel is over."""
 
     kind: ClassVar = Input.GRACE_EXPIRED
     at: int
@@ -198,13 +198,26 @@ class GraceExpired:
 
 @frozen(eq=False)
 class Resume:
-    """A producer of a recovered run is back."""
+    """A producer of a recovered run is back, with its token."""
 
     kind: ClassVar = Input.RESUME
     at: int
     asker: Asker
     request_id: int
-    producer: int
+    token: bytes
+    pid: int = 0
+    process_start_time: int = 0
+    boot_id: str = ""
+    command: str = ""
+
+
+@frozen(eq=False)
+class ResumeExpired:
+    """The absent had their time, or are known to be dead; ``verdict`` is what the run dies of if its owner is among them."""
+
+    kind: ClassVar = Input.RESUME_EXPIRED
+    at: int
+    verdict: Verdict
 
 
 @frozen(eq=False)
@@ -233,5 +246,6 @@ AnyInput = (
     | ExportFailed
     | GraceExpired
     | Resume
+    | ResumeExpired
     | Drain
 )

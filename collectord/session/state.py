@@ -58,6 +58,7 @@ class Input(Enum):
     EXIT_INFO = "exit_info"
     GRACE_EXPIRED = "grace_expired"
     RESUME = "resume"
+    RESUME_EXPIRED = "resume_expired"
     DRAIN = "drain"
 
 
@@ -71,6 +72,7 @@ class Action(Enum):
     REQUEST_CANCEL = "request_cancel"
     END_BY_GRACE = "end_by_grace"
     ASK_OWNER = "ask_owner"
+    ASK_ABSENT = "ask_absent"
     MARK = "mark_crashed"
     MARK_IF_WAITING = "mark_if_waiting"
     MARK_STALLED = "mark_stalled"
@@ -103,9 +105,13 @@ class Action(Enum):
     REFUSE_ENDED = "refuse_ended"
     REFUSE_EVENTS = "refuse_events"
     REFUSE_RESUME = "refuse_resume"
+    REFUSE_STALLED = "refuse_stalled"
     DROP_STALE = "drop_stale"
-    RESUME = "resume_run"
-    GRACE_OVER = "grace_over"
+    RESUME = "resume_producer"
+    CONFIRM_RESUMED = "confirm_resumed"
+    GIVE_UP_ABSENT = "give_up_absent"
+    ABSENCE_OVER = "absence_over"
+    WAIT_LONGER = "wait_longer"
     IGNORE = "ignore"
 
 
@@ -147,7 +153,8 @@ def _live(state: State) -> dict[Input, Row]:
         I.EXPORT_FAILED: _row(A.RUNNING_EXPORT_FAILED, state),
         I.EXIT_INFO: _row(A.IGNORE, state),
         I.GRACE_EXPIRED: _row(A.END_BY_GRACE, S.ENDING) if state is S.CANCEL_REQUESTED else _row(A.IGNORE, state),
-        I.RESUME: _row(A.REFUSE_RESUME, state),
+        I.RESUME: _row(A.RESUME, state),
+        I.RESUME_EXPIRED: _row(A.GIVE_UP_ABSENT, state),
         I.DRAIN: _row(A.IGNORE, state),
     }
 
@@ -174,6 +181,7 @@ def _ended(state: State) -> dict[Input, Row]:
         I.EXIT_INFO: _row(A.IGNORE, state),
         I.GRACE_EXPIRED: _row(A.IGNORE, state),
         I.RESUME: _row(A.REFUSE_RESUME, state),
+        I.RESUME_EXPIRED: _row(A.IGNORE, state),
         I.DRAIN: _row(A.IGNORE, state),
     }
 
@@ -198,6 +206,7 @@ _ROWS: Final[dict[State, dict[Input, Row]]] = {
         I.EXIT_INFO: _row(A.IGNORE, S.OPENING),
         I.GRACE_EXPIRED: _row(A.IGNORE, S.OPENING),
         I.RESUME: _row(A.REFUSE_RESUME, S.OPENING),
+        I.RESUME_EXPIRED: _row(A.IGNORE, S.OPENING),
         I.DRAIN: _row(A.IGNORE, S.OPENING),
     },
     S.RUNNING: _live(S.RUNNING),
@@ -221,6 +230,7 @@ _ROWS: Final[dict[State, dict[Input, Row]]] = {
         I.EXIT_INFO: _row(A.IGNORE, S.ENDING),
         I.GRACE_EXPIRED: _row(A.IGNORE, S.ENDING),
         I.RESUME: _row(A.REFUSE_RESUME, S.ENDING),
+        I.RESUME_EXPIRED: _row(A.IGNORE, S.ENDING),
         I.DRAIN: _row(A.IGNORE, S.ENDING),
     },
     S.CRASHING: {
@@ -242,6 +252,7 @@ _ROWS: Final[dict[State, dict[Input, Row]]] = {
         I.EXIT_INFO: _row(A.COMMIT_VERDICT, S.CRASHING, S.CRASHED),
         I.GRACE_EXPIRED: _row(A.IGNORE, S.CRASHING),
         I.RESUME: _row(A.REFUSE_RESUME, S.CRASHING),
+        I.RESUME_EXPIRED: _row(A.IGNORE, S.CRASHING),
         I.DRAIN: _row(A.IGNORE, S.CRASHING),
     },
     S.STALLED: {  # the disk does not answer for this run: what is asked waits, in order; what must be known is marked
@@ -262,28 +273,30 @@ _ROWS: Final[dict[State, dict[Input, Row]]] = {
         I.EXPORT_FAILED: _row(A.DEFER, S.STALLED),
         I.EXIT_INFO: _row(A.DEFER, S.STALLED),
         I.GRACE_EXPIRED: _row(A.DEFER, S.STALLED),
-        I.RESUME: _row(A.REFUSE_RESUME, S.STALLED),
+        I.RESUME: _row(A.REFUSE_STALLED, S.STALLED),
+        I.RESUME_EXPIRED: _row(A.WAIT_LONGER, S.STALLED),
         I.DRAIN: _row(A.IGNORE, S.STALLED),
     },
-    S.RECOVERED: {  # found open by a new collector: nobody is connected until a resume
-        I.EVENTS: _row(A.REFUSE_EVENTS, S.RECOVERED),
+    S.RECOVERED: {  # found open by a new collector: its owner is not connected until it has resumed
+        I.EVENTS: _row(A.STORE, S.RECOVERED),
         I.FLUSH: _row(A.FLUSH, S.RECOVERED),
         I.JOIN: _row(A.ADMIT, S.RECOVERED),
         I.END: _row(A.REQUEST_END, S.ENDING),
         I.CANCEL: _row(A.REQUEST_CANCEL, S.ENDING),
-        I.CANCEL_REQUESTED: _row(A.ASK_OWNER, S.CANCEL_REQUESTED),
+        I.CANCEL_REQUESTED: _row(A.ASK_ABSENT, S.RECOVERED),
         I.CRASH: _row(A.MARK, S.CRASHING),
         I.OWNER_GONE: _row(A.MARK, S.CRASHING),
         I.PARTICIPANT_GONE: _row(A.LEAVE, S.RECOVERED),
-        I.SYNCED: _row(A.CONFIRM, S.RECOVERED),
+        I.SYNCED: _row(A.CONFIRM_RESUMED, S.RECOVERED, S.RUNNING, S.CANCEL_REQUESTED),
         I.SYNC_FAILED: _row(A.STALL, S.STALLED),
         I.EXPORT_DUE: _row(A.START_EXPORT, S.RECOVERED),
         I.RENDERED: _row(A.RENAME_RUNNING, S.RECOVERED),
         I.RENAMED: _row(A.RENAMED_RUNNING, S.RECOVERED),
         I.EXPORT_FAILED: _row(A.RUNNING_EXPORT_FAILED, S.RECOVERED),
         I.EXIT_INFO: _row(A.IGNORE, S.RECOVERED),
-        I.GRACE_EXPIRED: _row(A.GRACE_OVER, S.CRASHING),
-        I.RESUME: _row(A.RESUME, S.RUNNING),
+        I.GRACE_EXPIRED: _row(A.IGNORE, S.RECOVERED),
+        I.RESUME: _row(A.RESUME, S.RECOVERED),
+        I.RESUME_EXPIRED: _row(A.ABSENCE_OVER, S.CRASHING, S.RECOVERED),
         I.DRAIN: _row(A.IGNORE, S.RECOVERED),
     },
     S.COMPLETED: _ended(S.COMPLETED),

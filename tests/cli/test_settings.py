@@ -84,10 +84,11 @@ def test_relative_paths_are_relative_to_where_they_are_said(tmp_path: Path, monk
 
 
 def test_every_setting_can_be_in_the_file(tmp_path: Path) -> None:
-    text = 'socket = "/s"\nstate_dir = "/d"\nallow_network_fs = true\ndrain_timeout_s = 3\nlog_level = "warning"\n'
+    text = 'socket = "/s"\nstate_dir = "/d"\nallow_network_fs = true\ndrain_timeout_s = 3\n'
+    text += 'disk_free_min = 4096\nlog_level = "warning"\n'
     assert all(key in text for key in KEYS)
     found = load({}, str(written(tmp_path / "c.toml", text)), {}, 0)
-    assert found == Settings("/s", "/d", True, 3.0, "warning")
+    assert found == Settings("/s", "/d", True, 3.0, 4096, "warning")
 
 
 def test_commands_look_for_the_socket_where_the_daemon_puts_it() -> None:
@@ -114,6 +115,9 @@ def test_commands_look_for_the_socket_where_the_daemon_puts_it() -> None:
         ('state_dir = ""', "state_dir must be a path"),
         ('allow_network_fs = "yes"', "must be true or false"),
         ("allow_network_fs = 1", "must be true or false"),
+        ("disk_free_min = -1", "must be a number of bytes, 0 or more"),
+        ('disk_free_min = "1G"', "must be a number of bytes, 0 or more"),
+        ("disk_free_min = true", "must be a number of bytes, 0 or more"),
         ("drain_timeout_s = true", "must be a number of seconds above 0"),
         ("drain_timeout_s = 0", "must be a number of seconds above 0"),
         ("drain_timeout_s = -1.5", "must be a number of seconds above 0"),

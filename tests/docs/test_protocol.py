@@ -131,9 +131,9 @@ def test_the_limits_are_those_that_are_told_in_a_welcome() -> None:
 
 
 async def test_every_field_of_a_status_answer_is_listed() -> None:
-    surroundings: dict[str, Any] = {"uptime_s": 1.0, "state_dir": "/s", "socket": "/s/s"}
+    surroundings: dict[str, Any] = {"uptime_s": 1.0, "state_dir": "/s", "socket": "/s/s", "exports_owed": 0}
     answer = Statistics().answer(1, [], surroundings, None)
-    owner = cast(RunOwner, SimpleNamespace(core=RunCore(facts(), "/t.json", None)))
+    owner = cast(RunOwner, SimpleNamespace(core=RunCore(facts(), "/t.json", None), is_durable=True))
     for title, wanted in (("Of the daemon", answer.daemon), ("Of a session", session_row(owner, None))):
         listed = [field for first, _ in table(section(TEXT, title)) for field in re.findall(r"`(\w+)`", first)]
         assert sorted(listed) == sorted(wanted)

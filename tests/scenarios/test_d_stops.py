@@ -1,23 +1,15 @@
-"""Scenarios D15, D16 and M2c: the daemon is stopped or killed in the midst of everything; nothing acknowledged is lost.
-
-SIGKILL says nothing about the disk (the page cache survives): what a power cut leaves is shown on the simulated disk. Here it is
-shown that no acknowledgement runs ahead of the journal, that a restart brings every run to its end, and that doing so twice
-changes nothing. With COLLECTORD_FULL=1 there are ten times as many kills.
-"""
+"""Scenarios D15 and D16: the daemon is stopped in the midst of everything; nothing accepted is lost, and the runs stay open."""
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from collectord.model import Outcome
 from collectord.wire import messages
 from tests.export.otlp import logs_of, value_of
 from tests.process.client import RawClient, Refused, log, span_start
@@ -25,10 +17,6 @@ from tests.process.daemon import Daemon, running
 from tests.scenarios.journals import stored_of, terminals_of
 
 pytestmark = pytest.mark.process
-
-FULL = os.environ.get("COLLECTORD_FULL") == "1"
-KILLS = 200 if FULL else 20
-SEED = int(os.environ.get("KILL_SEED", "20"))
 
 
 class Stream(threading.Thread):
@@ -96,46 +84,6 @@ def check_kept(daemon: Daemon, stream: Stream) -> dict[str, Any]:
     return session
 
 
-@pytest.mark.bed
-def test_m2c_a_killed_daemon_has_kept_every_acknowledged_event_and_says_what_happened() -> None:
-    rng = random.Random(SEED)
-    acknowledged = in_opening = 0
-    with running() as daemon:
-        for kill in range(KILLS):
-            group = streams(daemon, [f"m2c-{kill}-{number}" for number in range(4)], rng)
-            if kill % 4:  # else in the midst of the opening
-                group[0].opened.wait()
-            time.sleep(rng.uniform(0, 0.06))
-            daemon.stop(signal.SIGKILL)
-            for stream in group:
-                stream.join(60)
-                assert not stream.is_alive()
-            daemon.start()
-            for stream in group:
-                path = daemon.trace_path(stream.name)
-                if not stream.was_opened and not path.exists():
-                    in_opening += 1
-                    continue  # it was never answered, so nothing was promised
-                session = check_kept(daemon, stream)
-                assert session["outcome"] == "crashed"
-                assert session["crash"]["reason"] == "collector-restarted"
-                assert [t["reason"] for t in terminals_of(daemon, stream.name)] == ["collector-restarted"]
-                acknowledged += stream.client.acknowledged
-        print(f"{KILLS} kills, seed {SEED}: {acknowledged} acknowledged events kept, {in_opening} runs had not begun")
-        assert acknowledged > 100 * KILLS
-        before = _files(daemon)
-        daemon.stop(signal.SIGKILL)
-        daemon.start()
-        assert _files(daemon) == before, "a second recovery changes nothing"
-        with daemon.client() as client:
-            assert client.open("m2c-1-0").run == 2
-            assert client.end().outcome is Outcome.COMPLETED
-
-
-def _files(daemon: Daemon) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in daemon.state_dir.rglob("*") if path.is_file() and path.name != "lock"}
-
-
 def test_d15_a_stop_in_the_midst_of_twenty_streams_stores_what_was_accepted_and_leaves_the_runs_open() -> None:
     rng = random.Random(15)
     with running() as daemon:
@@ -162,7 +110,7 @@ def test_d15_a_stop_in_the_midst_of_twenty_streams_stores_what_was_accepted_and_
         assert not daemon.socket.exists()
         daemon.start()
         for stream in group:
-            assert check_kept(daemon, stream)["crash"]["reason"] == "collector-restarted"
+            assert check_kept(daemon, stream)["outcome"] == "running", "its agent lives, and may come back"
 
 
 def test_d16_whatever_was_accepted_is_in_the_file_after_a_stop_however_soon_it_comes() -> None:

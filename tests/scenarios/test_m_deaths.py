@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from collectord.model import Outcome
 from tests.process.client import log, span_start
 from tests.process.daemon import Daemon, running
 from tests.scenarios.support import agent, crashed_row, finish, until, wait_for
@@ -149,20 +150,23 @@ def test_c9_status_is_true_right_after_an_acknowledgement() -> None:
             assert row["activity"]["name"] == f"span {number}"
 
 
-def test_a_run_that_nobody_can_resume_is_crashed_by_the_restart_and_nothing_acknowledged_is_lost() -> None:
+def test_m2c_a_run_whose_daemon_is_killed_is_taken_up_again_and_nothing_acknowledged_is_lost() -> None:
     with running() as daemon:
         for number in range(int(os.environ.get("COLLECTORD_KILLS", "8"))):
             client = daemon.client()
-            client.open(f"m2c-{number}")
+            token = client.open(f"m2c-{number}").resume_token
             client.send_events([log(f"event {n}") for n in range(100)])
             client.wait_acknowledged(client.sequence)
             client.send_events([log("not acknowledged") for _ in range(50)])
             daemon.stop(signal.SIGKILL)
             client.close()
             daemon.start()
+            with daemon.client() as back:
+                back.sequence = back.open(f"m2c-{number}", resume_token=token).next_sequence - 1
+                assert 100 <= back.sequence <= 150
+                assert back.end().outcome is Outcome.COMPLETED
             session = daemon.trace(f"m2c-{number}")["session"]
-            assert session["outcome"] == "crashed"
-            assert session["crash"]["reason"] == "collector-restarted"
+            assert session["outcome"] == "completed"
             assert session["counts"]["logs"] >= 100
             assert session["integrity"]["duplicates"] == 0
             _each_once(daemon, f"m2c-{number}")

@@ -8,8 +8,10 @@ import msgpack
 
 from collectord.model import CrashReason, Outcome, Record, RecordType, Verdict
 from collectord.session import inputs
+from collectord.session.absent import Absent
 from collectord.session.core import RunCore
 from collectord.session.effects import ExportOrder, Say
+from collectord.session.ledger import Ledger
 from collectord.session.records import RunFacts, unpack
 from collectord.wire import messages
 from collectord.wire.events import batch_from
@@ -40,8 +42,8 @@ def log(text: str = "x", at: int = 5) -> list[Any]:
 class Drive:
     """One run, driven."""
 
-    def __init__(self) -> None:
-        self.core = RunCore(facts(), "/traces/s.json", OWNER)
+    def __init__(self, absent: Absent | None = None, ledger: Ledger | None = None) -> None:
+        self.core = RunCore(facts(), "/traces/s.json", OWNER if absent is None else None, ledger)
         self.durable: list[Record] = []
         self.pending: list[Record] = []
         self.said: list[Say] = []
@@ -49,8 +51,12 @@ class Drive:
         self.renamed: list[ExportOrder] = []
         self.dropped: list[int] = []
         self.grace: list[float] = []
+        self.more_time: list[float] = []
         self.ids = 100
-        self.core.open(1)
+        if absent is None:
+            self.core.open(1)
+        else:
+            self.core.wait_for(absent)
         self.settle()
 
     def settle(self, fail: bool = False) -> None:
@@ -61,6 +67,8 @@ class Drive:
             self.dropped += effects.drop
             if effects.grace_s is not None:
                 self.grace.append(effects.grace_s)
+            if effects.resume_again_s is not None:
+                self.more_time.append(effects.resume_again_s)
             if effects.records:
                 self.pending += effects.records
                 if fail:

@@ -232,16 +232,6 @@ def test_an_export_that_fails_does_not_take_the_outcome_along() -> None:
     assert (answer.outcome, answer.path, answer.export_error) == (Outcome.COMPLETED, None, "no space")
 
 
-def test_nobody_comes_back_to_a_recovered_run() -> None:
-    from collectord.session.core import RunCore
-    from tests.session.runs import facts
-
-    core = RunCore(facts(), "/p", None, State.RECOVERED)
-    core.handle(inputs.GraceExpired(9))
-    (record,) = core.take().records
-    assert unpack(record.body)["reason"] == "collector-restarted"
-
-
 @pytest.mark.parametrize(
     ("attributes", "tokens"),
     [
