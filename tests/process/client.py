@@ -216,16 +216,19 @@ class RawClient:
         """Read until everything up to ``sequence`` (or all that was sent) is acknowledged."""
         wanted = self.sequence if sequence is None else sequence
         while self.acknowledged < wanted:
-            message = self._machine.next_answer()
-            if isinstance(message, messages.Ack):
-                self._take_ack(message)
-            elif message is not None:
-                self.pushed.append(message)
-            else:
-                chunk = self.socket.recv(1 << 16)
-                if not chunk:
-                    raise ConnectionError("the collector closed the connection")
-                self._machine.receive(chunk)
+            self.read_more()
+
+    def read_more(self) -> None:
+        """Take the next message: an acknowledgement is folded in, anything else is kept in ``pushed``."""
+        while (message := self._machine.next_answer()) is None:
+            chunk = self.socket.recv(1 << 16)
+            if not chunk:
+                raise ConnectionError("the collector closed the connection")
+            self._machine.receive(chunk)
+        if isinstance(message, messages.Ack):
+            self._take_ack(message)
+        else:
+            self.pushed.append(message)
 
     def close(self) -> None:
         """Close the connection: to the collector, end-of-file."""
