@@ -147,7 +147,7 @@ class _Fold:
             "exception": exception,
             "attributes": run.opening.attributes | self.attributes,
             "client_lost": run.client_lost,
-            "refused": sum(connection.refused for connection in run.connections),
+            "refused": sum(producer.refused for producer in run.producers),
             "stored": len(run.events),
             "spans": [*self.ended, *self.open.values()],
             "logs": self.logs,

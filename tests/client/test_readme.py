@@ -38,4 +38,6 @@ def test_the_bounds_are_the_ones_of_the_code() -> None:
         _limits.CRASH_TIMEOUT_S,
         _limits.EXIT_TIMEOUT_S,
         _limits.MEMORY_MAX_BYTES >> 20,
+        _limits.RECONNECT_GIVE_UP_S,
+        _limits.RECONNECT_MAX_S,
     ]

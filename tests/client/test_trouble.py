@@ -12,7 +12,7 @@ from typing import Any
 
 import collectord_client as collectord
 import pytest
-from collectord_client import _codec, _limits, _transport
+from collectord_client import _codec, _entries, _limits, _outbox, _transport
 from collectord_client._codec import encode_message
 from collectord_client._paths import default_socket_path
 
@@ -231,11 +231,11 @@ def test_a_value_that_no_frame_holds_is_cut_and_marked(daemon: Daemon, name: str
 
 
 def test_small_events_and_one_just_below_the_limit_do_not_share_a_frame() -> None:
-    transport = _transport.SocketTransport("", {}, lambda _: None)  # without its thread: everything waits at once
+    outbox = _outbox.Outbox(_limits.MEMORY_MAX_BYTES)  # without a sender: everything waits at once
     for size in (*[500] * 400, _limits.FRAME_SIZE_MAX_BYTES - 5_000, *[500] * 400):
-        transport.submit(_transport.Event(b"", _codec.pack("x" * size), None, None))
-    while transport._queue:
-        assert len(transport._next_frame()) <= 4 + _limits.FRAME_SIZE_MAX_BYTES
+        outbox.put(_entries.Event(b"", _codec.pack("x" * size), None, None))
+    while outbox._queue:
+        assert len(outbox._next_frame()) <= 4 + _limits.FRAME_SIZE_MAX_BYTES
 
 
 def test_many_long_values_in_one_event_are_all_cut_and_the_span_is_kept(daemon: Daemon, name: str) -> None:
@@ -456,7 +456,7 @@ def test_a_crash_is_answered_while_an_end_waits(fake: FakeCollector, name: str) 
 
 def test_a_call_that_waits_inside_an_interrupted_call_is_answered(fake: FakeCollector, name: str) -> None:
     session = collectord.session(name, socket_path=str(fake.socket))
-    with session._transport._lock:  # type: ignore[attr-defined]  # as a signal handler finds it, in the middle of a submit
+    with session._transport._outbox.lock:  # type: ignore[attr-defined]  # as a signal handler finds it, in the middle of a submit
         session.log("in the handler")
         flushed = session.flush(timeout=3)
     session.end()

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import msgpack
 
+from collectord_client._limits import ANSWER_SIZE_MAX_BYTES
+
 SPAN_START: Final = 1
 SPAN_UPDATE: Final = 2
 SPAN_EVENT: Final = 3
@@ -50,7 +52,31 @@ def encode_message(fields: dict[str, Any]) -> bytes:
 
 def encode_events(first_sequence: int, events: list[bytes]) -> bytes:
     """An ``events`` message as one frame, around events that are packed already."""
-    payload = b"".join(
+    return _frame_of_events(first_sequence, len(events), b"".join(events))
+
+
+def without_first(frame: bytes, first_sequence: int, count: int, skipped: int) -> bytes:
+    """A frame that ``encode_events`` made, without its first events.
+
+    Args:
+        frame: as it was made.
+        first_sequence: of its first event.
+        count: of its events.
+        skipped: how many of them are left out: fewer than there are.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(frame))
+    unpacker.feed(memoryview(frame)[4:])
+    unpacker.read_map_header()
+    for _ in range(5):  # type, its value, first_sequence, its value, events
+        unpacker.skip()
+    unpacker.read_array_header()
+    for _ in range(skipped):
+        unpacker.skip()  # walks over an event without making it
+    return _frame_of_events(first_sequence + skipped, count - skipped, frame[4 + unpacker.tell() :])
+
+
+def _frame_of_events(first_sequence: int, count: int, events: bytes) -> bytes:
+    head = b"".join(
         (
             b"\x83",
             pack("type"),
@@ -58,11 +84,10 @@ def encode_events(first_sequence: int, events: list[bytes]) -> bytes:
             pack("first_sequence"),
             pack(first_sequence),
             pack("events"),
-            array_header(len(events)),
-            *events,
+            array_header(count),
         )
     )
-    return len(payload).to_bytes(4, "big") + payload
+    return (len(head) + len(events)).to_bytes(4, "big") + head + events
 
 
 class FrameReader:
@@ -84,6 +109,8 @@ class FrameReader:
         if len(self._buffer) < 4:
             return None
         size = int.from_bytes(self._buffer[:4], "big")
+        if size > ANSWER_SIZE_MAX_BYTES:
+            raise ValueError(f"a message of {size} bytes is announced")
         if len(self._buffer) < 4 + size:
             return None
         payload = bytes(self._buffer[4 : 4 + size])

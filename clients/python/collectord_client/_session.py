@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from collectord_client import _codec, _crash
+from collectord_client._entries import Event, Request, bounded
 from collectord_client._harmless import harmless
 from collectord_client._limits import (
     CONNECT_TIMEOUT_S,
@@ -25,7 +26,7 @@ from collectord_client._limits import (
 )
 from collectord_client._paths import default_socket_path
 from collectord_client._span import ROOT, Span, _Root, current, exception_attributes, is_cancellation, now_ns
-from collectord_client._transport import Event, SocketTransport, Transport, bounded
+from collectord_client._transport import SocketTransport, Transport
 from collectord_client._values import as_text, fit, fit_attributes
 
 UNKNOWN: Final = "unknown"
@@ -113,6 +114,7 @@ class Session:
         self._transport = transport
         self._result: Ended | None = None
         self._pushed: Ended | None = None
+        self._asked: dict[str, Request] = {}
         self._is_over = False
         self._connected = opened is not None
         self._local: dict[str, int] = {}
@@ -308,10 +310,12 @@ class Session:
             return Ended(self.outcome, self.path)
         if self._result is None and self._connected:
             self._is_over = True
-            self._transport.request({"type": "detach", "error": error}).wait(timeout)
-            self._result = Ended(self._pushed.outcome if self._pushed else RUNNING, self.path)
-            self._transport.close()
-        return self._result or Ended(UNKNOWN, self.path)
+            request = self._ask_once({"type": "detach", "error": error})
+            answer = request.wait(timeout)
+            if answer is not None and answer["type"] == "detached":
+                self._result = Ended(self._pushed.outcome if self._pushed else RUNNING, self.path)
+                self._transport.close()
+        return self._result or self.as_it_stands()
 
     def _finish(self, fields: dict[str, Any], timeout: float) -> Ended:
         """Send a terminal request and keep the outcome that stands."""
@@ -322,7 +326,14 @@ class Session:
             return known
         if not self._connected:
             return Ended(UNKNOWN, None)
-        return self._conclude(self._transport.request(fields).wait(timeout))
+        return self._conclude(self._ask_once(fields).wait(timeout))
+
+    def _ask_once(self, fields: dict[str, Any]) -> Request:
+        """A request after which nothing is wanted any more; one that waits already is waited for, not made again."""
+        request = self._asked.get(fields["type"])
+        if request is None or request.over.is_open:
+            request = self._asked[fields["type"]] = self._transport.request(fields, is_last=True)
+        return request
 
     def _conclude(self, answer: dict[str, Any] | None) -> Ended:
         self._is_over = True
@@ -362,29 +373,26 @@ class Session:
         exception = _exception_of(error)
         if self.joined:
             self._is_over = True
-            return self._transport.request({"type": "detach", "error": exception}).wait
+            return self._ask_once({"type": "detach", "error": exception}).wait
         reason = f"{exception['type']}: {exception['message']}"
-        request = self._transport.request({"type": "crash", "reason": reason, "exception": exception})
+        request = self._transport.request({"type": "crash", "reason": reason, "exception": exception}, is_last=True)
         return lambda timeout: self._conclude(request.wait(timeout))
 
     def settle(self, timeout: float) -> None:
-        """Wait until what is queued is sent."""
-        if not self._is_over:
-            self._transport.settle(timeout)
+        """Wait until what is queued is sent, and what was asked last is answered."""
+        self._transport.settle(timeout)
 
     def abandon_after_fork(self) -> None:
         """In a child: go quiet, and leave the parent's connection alone."""
         self._transport.abandon_after_fork()
 
     def hear(self, message: dict[str, Any]) -> None:
-        """A message that answers nothing, in the background thread."""
+        """What the collector says unasked, and every outcome, in the background thread."""
         if message["type"] == "terminal":
             self._pushed = _ended(message)
         elif message["type"] == "cancel_requested":
             reason = str(message.get("reason", ""))
             threading.Thread(target=self._tell_of_cancel, args=(reason,), name="collectord-cancel", daemon=True).start()
-        elif message["type"] == "stalled":
-            self._fault = f"the collector's disk: {message.get('message')}"
 
     def _tell_of_cancel(self, reason: str) -> None:
         """In a thread of its own, since a callback may end the session, whose answer the background thread brings."""
