@@ -152,6 +152,7 @@ class RunOwner:
         self._retry_pause_s = STALL_RETRY_FIRST_S
         self._draining = False
         self._drain_exports_left = _DRAIN_EXPORTS_MAX
+        self._export_cause: str | None = None
         self._is_created = False
         self._children: trio.Nursery | None = None
         self._last_words: list[Say] = []
@@ -438,9 +439,18 @@ class RunOwner:
                 await self._bench.directories.sync(self._trace_directory)
         except OSError as error:
             cause = f"{error.strerror or error} ({self._trace_path})"
+            self._schedule.failed(trio.current_time())
+            self._report_export(cause)
             self.core.handle(inputs.ExportFailed(self._bench.clock_ns(), order.number, cause))
         else:
+            self._export_cause = None
             self.core.handle(inputs.Renamed(order.number))
+
+    def _report_export(self, cause: str) -> None:
+        """Once, as long as it is the same: what nobody asked for is tried again by timer, every second on a full disk."""
+        if cause != self._export_cause:
+            _log.warning("run %s~%d: its trace file cannot be written: %s", self.stem, self.core.facts.run, cause)
+        self._export_cause = cause
 
     def _start(self, order: ExportOrder) -> None:
         if self._retry_at is not None:
@@ -463,6 +473,7 @@ class RunOwner:
             result = await self._bench.renderer.render(request, urgent=final)
         except CollectordError as error:
             self._schedule.failed(trio.current_time())
+            self._report_export(error.message)
             self.post(inputs.ExportFailed(self._bench.clock_ns(), order.number, error.message))
         else:
             self._schedule.written(result.size_bytes)

@@ -131,11 +131,17 @@ class Listener:
 
 
 class World:
-    """One run with its real owner, on a simulated disk, step by step."""
+    """One run with its real owner, on a simulated disk, step by step.
 
-    def __init__(self, session_id: str = "s") -> None:
-        self.disk = SimulatedDisk()
-        self.gates = Gates()
+    Args:
+        session_id: whose run.
+        disk: one that others have used; a new one where none is given.
+        gates: what every step waits at.
+    """
+
+    def __init__(self, session_id: str = "s", disk: SimulatedDisk | None = None, gates: Gates | None = None) -> None:
+        self.disk = SimulatedDisk() if disk is None else disk
+        self.gates = Gates() if gates is None else gates
         self.gates.disk = self.disk
         self.store = Store(self.disk, "/state", 0)
         self.store.prepare()
