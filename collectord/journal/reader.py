@@ -10,7 +10,7 @@ from collectord.journal.chain import Seam, faults_of, link, read_link
 from collectord.journal.damage import DamageReport
 from collectord.journal.disk import Disk
 from collectord.journal.format import HEADER_SIZE_BYTES, decode_header, record_from
-from collectord.journal.scan import FoundHead, FoundRecord, FoundTorn
+from collectord.journal.scan import Found, FoundHead, FoundRecord, FoundTorn
 from collectord.model import Record, RecordType
 
 
@@ -42,16 +42,30 @@ class JournalReader:
         return self.damage.corrupt_records
 
     def locate(self) -> Iterator[tuple[int, int, Record]]:
-        """Each record with its segment's index and its offset, to be read again by ``read_record_at``.
+        """Each record with its segment's index and its offset, to be read again by ``read_record_at``."""
+        self.damage = DamageReport()
+        for index, found in self.walk():
+            if isinstance(found, FoundRecord):
+                yield index, found.offset, found.record
+            elif isinstance(found, FoundHead):
+                self._salts[index] = found.head.salt
+            else:
+                self.damage.note(self.links[index].path, found)
+        for path in self.unfinished:
+            size = self._disk.size(path)
+            if size:
+                self.damage.note(path, FoundTorn(0, size))
+
+    def walk(self) -> Iterator[tuple[int, Found]]:
+        """Everything in the files that count, damage too, each with its file's index in ``links``.
 
         Behind a seam that is lost, what was read before comes again and is passed over: the last group of the file before.
         """
-        self.damage = DamageReport()
         last_position = 0
         before: deque[Hashable] = deque()
         for index, one in enumerate(self.links):
             for fault in faults_of(one):
-                self.damage.note(one.path, fault)
+                yield index, fault
             if not one.size and not one.missing and index + 1 < len(self.links):
                 continue
             again, before = before, deque()
@@ -68,15 +82,7 @@ class JournalReader:
                         if one.seam is Seam.LOST and record.first_position <= last_position:
                             continue
                         last_position = record.first_position + record.count - 1
-                    yield index, found.offset, record
-                elif isinstance(found, FoundHead):
-                    self._salts[index] = found.head.salt
-                else:
-                    self.damage.note(one.path, found)
-        for path in self.unfinished:
-            size = self._disk.size(path)
-            if size:
-                self.damage.note(path, FoundTorn(0, size))
+                yield index, found
 
     def read_record_at(self, segment_index: int, offset: int) -> Record:
         """One record that ``locate`` has given before."""
