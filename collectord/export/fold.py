@@ -80,11 +80,17 @@ def fold(located: Iterable[Located]) -> RunSummary | None:
     for segment, offset, record in located:
         if summary is None:
             if record.type is RecordType.OPENED:
-                facts = facts_from(record.body)
-                summary = RunSummary(facts, attributes=dict(facts.attributes))
-                summary.ledger.producer(OWNER_PRODUCER)
+                summary = begin(record)
             continue
-        _take(summary, record, segment << _SEGMENT_SHIFT | offset)
+        take(summary, record, segment << _SEGMENT_SHIFT | offset)
+    return summary
+
+
+def begin(opened: Record) -> RunSummary:
+    """What is known of a run after its first record."""
+    facts = facts_from(opened.body)
+    summary = RunSummary(facts, attributes=dict(facts.attributes))
+    summary.ledger.producer(OWNER_PRODUCER)
     return summary
 
 
@@ -93,7 +99,8 @@ def place(location: int) -> tuple[int, int]:
     return location >> _SEGMENT_SHIFT, location & ((1 << _SEGMENT_SHIFT) - 1)
 
 
-def _take(summary: RunSummary, record: Record, location: int) -> None:
+def take(summary: RunSummary, record: Record, location: int) -> None:
+    """Take in one more record; ``location`` is where ``place`` leads back to."""
     if record.type is RecordType.EVENTS:
         _take_events(summary, record, location)
     elif record.type in (RecordType.REFUSED, RecordType.GAP, RecordType.DUPLICATES, RecordType.TORN):

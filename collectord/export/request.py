@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import struct
+from typing import Final
+
 from attrs import frozen
 
 from collectord.model import Record
+
+RENDER_FAULTS: Final = (
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a bug, or a journal that is not what it was, shows as. Whoever renders catches these: no journal is another's concern."""
 
 
 @frozen

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
 import sys
 from typing import Any, BinaryIO, Final
 
 import msgpack
 
 from collectord.export.render import JournalIsEmpty, render
-from collectord.export.request import RenderRequest, RenderResult
+from collectord.export.request import RENDER_FAULTS, RenderRequest, RenderResult
 from collectord.journal.disk import RealDisk
 from collectord.journal.reader import JournalReader
 from collectord.model import Record, RecordType
@@ -24,20 +23,6 @@ from collectord.model import Record, RecordType
 BUFFER_SIZE_BYTES: Final = 1 << 20
 NICENESS: Final = 5
 """Why: on a busy machine the daemon's own loop, which acknowledges, goes before its renderers, which follow."""
-
-
-_FAULTS: Final = (
-    struct.error,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What a bug, or a journal that is not what it was, shows as. Anything else may end the process: the pool starts another."""
 
 
 def encode_request(request: RenderRequest) -> bytes:
@@ -101,7 +86,7 @@ def answer(payload: bytes) -> Any:
         return [False, f"{error.strerror or error} ({error.filename or 'while writing'})", error.errno or 0]
     except JournalIsEmpty:
         return [False, "the journal has no first record", 0]
-    except _FAULTS as error:
+    except RENDER_FAULTS as error:
         return [False, f"{type(error).__name__}: {error}", 0]
     return [True, result.size_bytes, result.last_position]
 
