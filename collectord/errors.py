@@ -78,6 +78,8 @@ _ROWS: Final = (
     ErrorCode("network-file-system", "operator", False, "use a local disk, or say --allow-network-fs and read why not"),
     ErrorCode("already-running", "operator", False, "stop the other collectord, or use another directory and socket"),
     ErrorCode("socket-unusable", "operator", False, "name a socket path that is free and shorter than 108 bytes"),
+    ErrorCode("journal-unreadable", "disk", False, "see `collectord verify`: nothing can be made of what is left of it"),
+    ErrorCode("trace-kept", "operator", False, "the trace file may hold more than the journal: use --output to compare"),
     ErrorCode("no-daemon", "operator", True, "start it with `collectord serve`, or name its socket with --socket"),
 )
 

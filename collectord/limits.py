@@ -151,6 +151,17 @@ RENDER_TIMEOUT_S: Final = 600.0
 HEAD_LINE_MAX_BYTES: Final = 4_096
 """Line 1 of a trace file is at most this long, whatever the id: a reader can judge a file by one small read."""
 
+TRACE_LINE_MAX_BYTES: Final = 256 << 20
+"""Why: `verify` holds the first two lines of a trace file, and a damaged one may have no second line. Beyond it:
+``trace-damaged``."""
+
+FINDINGS_MAX: Final = 10_000
+"""Why: a disk gone bad has more faults than anybody reads. Beyond it: they are counted, and the list says that it is cut."""
+
+VERIFY_TRIES_MAX: Final = 5
+"""Why: beside a running collector a file may be replaced while it is compared. Beyond it: what was found last stands, and a
+trace file that was replaced each time is noted ``trace-unsettled``."""
+
 # ---------------------------------------------------------------- the daemon
 
 LISTEN_BACKLOG: Final = 4_096

@@ -14,6 +14,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__
 PURE = [
     "errors.py", "limits.py", "model.py", "names.py", "times.py", "wire", "session", "journal/format.py",
     "export/values.py", "export/fold.py", "export/head.py", "export/spans.py", "export/render.py", "export/schedule.py",
+    "export/findings.py", "export/inventory.py", "export/claim.py", "export/audit.py", "export/verify.py",
 ]  # fmt: skip
 IMPURE = {"trio", "os", "socket", "time", "random", "logging", "threading", "subprocess", "secrets", "select"}
 
@@ -24,7 +25,9 @@ LONGER = {
     "daemon/owner.py": 590,  # append, sync, speak, rename in one place: that order is what the rules rest on
 }
 
-MAY_RENAME = {"journal/disk.py", "journal/recovery.py", "daemon/owner.py", "daemon/deriver.py"}
+MAY_RENAME = {"journal/disk.py", "journal/recovery.py", "daemon/owner.py", "daemon/deriver.py", "export/publish.py"}
+"""The last one for `recover`: by hand, while it holds the lock of the state directory, so that there is no owner."""
+
 MAY_CATCH_ALL = {"daemon/peer.py": 1, "daemon/owner.py": 1}
 
 

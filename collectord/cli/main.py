@@ -42,6 +42,8 @@ _STATUS_BY_CODE: Final = {
 COMMANDS: Final = {
     "serve": "Run the collector in the foreground.",
     "status": "Show the collector and its sessions.",
+    "verify": "Check journals and trace files.",
+    "recover": "Rebuild a trace file from its journal.",
     "crash": "Report that a session has crashed.",
     "cancel": "Ask a session to stop.",
 }

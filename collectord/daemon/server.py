@@ -34,7 +34,7 @@ from collectord.daemon.settings import Settings
 from collectord.daemon.threads import DirectorySyncs, WorkerThreads
 from collectord.journal.disk import RealDisk
 from collectord.journal.reserve import Reserve
-from collectord.journal.store import StateLock, Store, refuse_network_file_system
+from collectord.journal.store import LOCK_NAME, StateLock, Store, refuse_network_file_system
 from collectord.limits import (
     ACCEPT_RETRY_S,
     DESCRIPTOR_RESERVE,
@@ -105,7 +105,7 @@ def _take_state(settings: Settings, held: ExitStack) -> Store:
         refuse_network_file_system(settings.state_dir)
     store = Store(RealDisk(), settings.state_dir, os.geteuid())
     store.prepare()
-    held.enter_context(StateLock(os.path.join(settings.state_dir, "lock")))
+    held.enter_context(StateLock(os.path.join(settings.state_dir, LOCK_NAME)))
     os.makedirs(os.path.dirname(settings.socket_path), 0o700, exist_ok=True)
     held.enter_context(StateLock(settings.socket_path + ".lock"))
     store.sweep_temporary_files()

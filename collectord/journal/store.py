@@ -187,6 +187,29 @@ class Store:
         return swept
 
 
+LOCK_NAME: Final = "lock"
+"""Of the lock file in a state directory."""
+
+
+def is_locked(path: str, locks: str = "/proc/locks") -> bool:
+    """Whether somebody holds the lock file at ``path``, without touching the lock: to try it would refuse who comes just then.
+
+    A file system may call its device otherwise than the kernel's list does (btrfs): then the process id in the file decides.
+    """
+    try:
+        found = os.stat(path)
+        with open(path, encoding="ascii", errors="replace") as file:
+            said = file.read(256).split()
+        with open(locks, encoding="ascii", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return False
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    locked = [fields for fields in lines if len(fields) > 5 and fields[1] == "FLOCK"]
+    same_file = [fields for fields in locked if fields[5].rpartition(":")[2] == str(found.st_ino)]
+    return any(fields[5] == device or fields[4] in said[1:2] for fields in same_file)
+
+
 class StateLock:
     """A lock file that one collector holds as long as it lives.
 
