@@ -28,7 +28,7 @@ from collectord.session.records import unpack
 from collectord.wire import messages
 from tests.daemon.failing import FAILURES, WELL_AGAIN_S, Ending, How, Moment, Stage, Trouble, count_calls, live
 from tests.faults import figures
-from tests.simulation.disk import SimulatedDisk
+from tests.simulation.disk import Effect, SimulatedDisk
 
 BED = "each call of a life fails (D7, simulated disk)"
 JOURNALS = ("create", "write", "sync")
@@ -262,3 +262,17 @@ async def test_a_running_document_that_could_not_be_written_comes_by_timer(
         assert document["session"]["integrity"]["stored"] == 3
         nursery.cancel_scope.cancel()
     assert len([line for line in log.lines if os.strerror(errno.ENOSPC) in line]) == 1, "said once"
+
+
+async def test_a_sync_that_failed_and_lost_its_bytes_is_not_believed_the_second_time(
+    autojump_clock: trio.testing.MockClock, log: Log
+) -> None:
+    """As Linux has it: the pages count as clean, reads see them, the next sync succeeds, and the disk does not have them."""
+    syncs = (await calls_of(Ending.ENDS)).count("sync")
+    for number in range(2, syncs + 1):
+        stage = Stage()
+        stage.disk.fail_nth("sync", number, errno.EIO, effect=Effect.LOST)
+        await play(stage, Ending.ENDS)
+        assert stage.disk.fired == {("sync", "EIO", "lost"): 1}
+        check_over(stage, Ending.ENDS)
+    assert syncs > 5

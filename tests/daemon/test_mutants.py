@@ -6,17 +6,13 @@ its own and must fail. A mutant whose words are no longer found fails too: it mu
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.daemon.planting import Change, run_planted
 
-MUTANTS: dict[str, list[tuple[str, str, str]]] = {
+MUTANTS: dict[str, list[Change]] = {
     "the check moved before an await": [
         (
             "collectord/daemon/owner.py",
@@ -69,8 +65,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("collectord/session/core.py", "        self._mark = event\n", "        RunCore._mark = event\n"),
         (
             "collectord/session/core.py",
-            "    def __init__(\n        self, facts: RunFacts",
-            "    _mark = None\n\n    def __init__(\n        self, facts: RunFacts",
+            "    def __init__(self, facts: RunFacts",
+            "    _mark = None\n\n    def __init__(self, facts: RunFacts",
         ),
     ],
     "the mark ignored at the hand-over": [
@@ -89,19 +85,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_interleavings_fail_when_the_order_is_broken(name: str, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "collectord", tmp_path / "collectord", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for file, old, new in MUTANTS[name]:
-        path = tmp_path / file
-        text = path.read_text()
-        assert old in text, f"{file} no longer holds the words that this mutant changes"
-        path.write_text(text.replace(old, new))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "tests/daemon/test_interleavings.py"]
-    environment = {
-        **os.environ, "PYTHONPATH": str(tmp_path), "INTERLEAVING_DEPTH": "3", "INTERLEAVING_WORDS": "400",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    shorter = {"INTERLEAVING_DEPTH": "3", "INTERLEAVING_WORDS": "400"}
+    result = run_planted(MUTANTS[name], tmp_path, ["tests/daemon/test_interleavings.py"], shorter)
     assert result.returncode == 1, result.stdout[-3000:]
     assert "the word was" in result.stdout
