@@ -92,12 +92,18 @@ def answer(payload: bytes) -> Any:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Request after request, until the other side is closed."""
+    """Request after request, until the other side is closed, or gone.
+
+    A request may be read after the daemon that made it was killed: what it names may be another daemon's by then.
+    """
+    daemon = os.getppid()
     while True:
         header = requests.read(4)
         if len(header) < 4:
             return
         payload = requests.read(int.from_bytes(header, "big"))
+        if os.getppid() != daemon:
+            return
         try:
             answers.write(frame(answer(payload)))
             answers.flush()

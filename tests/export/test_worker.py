@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import trio
 from collectord.daemon.renderers import RendererPool
 from collectord.errors import DiskError
 from collectord.export.request import RenderRequest
+from collectord.export.worker import encode_request
 from collectord.journal.disk import RealDisk
 from collectord.journal.writer import JournalWriter
 from collectord.model import Outcome
@@ -114,3 +117,29 @@ async def test_many_orders_are_all_carried_out(tmp_path: Path, segments: list[tu
                 orders.start_soon(one, number)
         assert len(list(tmp_path.glob("out*"))) == 40
         await pool.aclose()
+
+
+def test_an_order_of_a_daemon_that_is_gone_is_not_carried_out(tmp_path: Path, segments: list[tuple[str, int]]) -> None:
+    """Its temporary file has the name that the next daemon may just be writing to."""
+    orders_from, orders_to = os.pipe()
+    answers_from, answers_to = os.pipe()
+    start = (
+        "import subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-m', 'collectord.export.worker'], stdin=int(sys.argv[1]), stdout=int(sys.argv[2]))\n"
+        "sys.stdin.readline()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", start, str(orders_from), str(answers_to)],
+        stdin=subprocess.PIPE, pass_fds=(orders_from, answers_to),
+    )  # fmt: skip
+    os.close(orders_from)
+    os.close(answers_to)
+    with open(orders_to, "wb", 0) as orders, open(answers_from, "rb", 0) as answers:
+        orders.write(encode_request(RenderRequest(segments, None, str(tmp_path / "first"), False)))
+        assert answers.read(4)
+        assert (tmp_path / "first").exists()
+        parent.communicate(b"\n")
+        orders.write(encode_request(RenderRequest(segments, None, str(tmp_path / "second"), False)))
+        while answers.read(4096):
+            pass  # the rest of the first answer, and then the end
+    assert not (tmp_path / "second").exists()
