@@ -17,7 +17,11 @@ from typing import Any
 
 import pytest
 
+from collectord.journal.disk import RealDisk
+from collectord.journal.reader import JournalReader
 from collectord.limits import PENDING_MAX_BYTES
+from collectord.model import RecordType
+from collectord.session.records import unpack
 from collectord.wire import messages
 from tests.export.otlp import check_document, logs_of
 from tests.faults import figures
@@ -45,8 +49,8 @@ class SmallDisk:
         self.path = path
         self._ballast = path / "ballast"
 
-    def fill(self) -> None:
-        """Take all the room that there is."""
+    def fill(self, leave_bytes: int = 0) -> None:
+        """Take all the room that there is, or all but some."""
         fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             for size in (MIB, 4096):
@@ -55,6 +59,7 @@ class SmallDisk:
                         os.write(fd, bytes(size))
                 except OSError:
                     pass  # full
+            os.ftruncate(fd, os.fstat(fd).st_size - leave_bytes)
         finally:
             os.close(fd)
 
@@ -88,12 +93,13 @@ def small_disk(path: Path, size_mib: int = 64, options: str = "") -> Iterator[Sm
 
 
 @contextmanager
-def daemon_on(disk: SmallDisk, directory: Path) -> Iterator[Daemon]:
-    """A daemon whose state is on that disk. Every trace file that is there at the end is checked."""
-    daemon = Daemon(directory)
+def daemon_on(disk: SmallDisk, directory: Path, *options: str) -> Iterator[Daemon]:
+    """A daemon whose state is on that disk, and its reserve held. Every trace file that is there at the end is checked."""
+    daemon = Daemon(directory, (), None, *options)
     daemon.state_dir = disk.path / "state"
     daemon.start()
     try:
+        until((daemon.state_dir / "reserve").exists, "no reserve is held")
         yield daemon
         for path in sorted(daemon.state_dir.glob("traces/**/*.json")):
             check_document(path.read_bytes())
@@ -265,3 +271,71 @@ def test_d7_without_inodes_a_session_cannot_begin_and_those_that_run_go_on(tmp_p
             disk.resize(64 * MIB, ",nr_inodes=400")
             assert client.end().path is not None
         check_stored(daemon, "running", 6)
+
+
+def terminal_records(daemon: Daemon, name: str) -> list[str]:
+    """The outcomes in the journal as it lies there."""
+    paths = sorted(str(path) for path in (daemon.state_dir / "journals").glob(f"{name}~1.*.journal"))
+    reader = JournalReader(RealDisk(), paths, [None] * len(paths))
+    return [unpack(record.body)["outcome"] for record in reader if record.type is RecordType.TERMINAL]
+
+
+@pytest.mark.parametrize("stalled_before", [False, True])
+def test_d7_an_end_on_a_full_disk_is_recorded_through_the_reserve_and_its_file_written_when_there_is_room(
+    stalled_before: bool, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk") as disk, daemon_on(disk, tmp_path) as daemon:
+        with opened(daemon, "ending") as client, opened(daemon, "other") as other:
+            for _ in range(4):  # 4 MB: more than the reserve has room for in one more document
+                send(client, 50)
+                client.wait_acknowledged()
+            disk.fill()
+            if stalled_before:
+                send(client, 3)
+                hear_stalled(client)
+            answer = client.end()
+            assert answer.outcome.value == "completed"
+            assert answer.path is None
+            assert answer.export_error is not None
+            assert "space" in answer.export_error
+            assert terminal_records(daemon, "ending") == ["completed"]
+            assert daemon.trace("ending")["collectord"]["outcome"] == "running", "what it said before"
+            if stalled_before:  # else the record may have fitted into the page that the journal had begun
+                assert not (daemon.state_dir / "reserve").exists()
+            send(other, 2)  # what is left of the reserve is not for events
+            assert hear_stalled(other).code == "disk-failed"
+            disk.free()
+            other.wait_acknowledged()
+            until(lambda: daemon.trace("ending")["collectord"]["outcome"] == "completed", "its file is still owed")
+            assert other.end().path is not None
+        check_stored(daemon, "ending", client.sequence)
+        check_stored(daemon, "other", 5)
+
+
+def test_d7_below_the_floor_new_sessions_are_refused_and_running_ones_go_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk, daemon_on(disk, tmp_path) as daemon:
+        with opened(daemon, "running") as client:
+            disk.fill(leave_bytes=2 * MIB)  # a twentieth of the disk is 3.2 MiB
+            with daemon.client() as another, pytest.raises(Refused) as refused:
+                another.open("another")
+            assert refused.value.code == "disk-full"
+            assert refused.value.error.retryable
+            send(client, 3)
+            client.wait_acknowledged()
+            assert not client.pushed
+            disk.free()
+            with opened(daemon, "another") as another:
+                assert another.end().path is not None
+            assert client.end().path is not None
+        check_stored(daemon, "running", 6)
+
+
+def test_d7_the_floor_is_a_setting(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk, daemon_on(disk, tmp_path, "--disk-free-min", "1000000") as daemon:
+        disk.fill(leave_bytes=2 * MIB)
+        with opened(daemon, "above") as client:
+            assert client.end().path is not None
+        disk.fill(leave_bytes=500_000)
+        with daemon.client() as another, pytest.raises(Refused) as refused:
+            another.open("below")
+        assert refused.value.code == "disk-full"

@@ -231,3 +231,67 @@ def test_d7_a_journal_that_cannot_be_written_is_told_and_shown_and_goes_on_by_it
         assert client.end().path is not None
     check_stored(daemon, name, client.sequence)
     assert not daemon.trace_path(f"{name}-new").exists(), "refused, and yet there"
+
+
+# ---------------------------------------------------------------- D7: the trace file
+
+NOT_EXPORTED = {
+    "rename EIO": [Fault("rename", TRACES, "EIO")],
+    "rename EROFS": [Fault("rename", TRACES, "EROFS")],
+    "directory fsync EIO": [Fault("fsyncdir", TRACE_DIRECTORY, "EIO")],
+    "write ENOSPC": [Fault("write", TEMPORARY, room_bytes=5_000)],
+    "fsync EIO": [Fault("fsync", TEMPORARY, "EIO")],
+    "open EMFILE": [Fault("open", TEMPORARY, "EMFILE")],
+}
+"""While these stand no document can be finished; the journal is well."""
+
+
+@pytest.mark.parametrize("fault", NOT_EXPORTED)
+def test_d7_an_end_whose_document_cannot_be_written_stands_and_its_file_follows_by_itself(fault: str, faulty: Faulty) -> None:
+    name = f"export-{[*NOT_EXPORTED].index(fault)}"
+    daemon = faulty.daemon
+    with opened(faulty, name) as client:
+        faulty.switch.order(*NOT_EXPORTED[fault])
+        send(client, 3)
+        client.wait_acknowledged()
+        assert not client.pushed, "the journal is well"
+        answer = client.end("failed", "as it is")
+        assert answer.outcome.value == "failed"
+        assert answer.path is None
+        assert answer.export_error
+        assert faulty.switch.fired("fault"), "no fault was fired"
+        figures.record(BED, "faults fired", len(faulty.switch.fired("fault")))
+        assert daemon.status().daemon["exports_owed"] == 1
+        faulty.switch.heal()
+        until(lambda: daemon.status().daemon["exports_owed"] == 0, "the file is still owed")
+    assert outcome_is(daemon, name, "failed")
+    check_stored(daemon, name, 6)
+
+
+def test_d7_short_writes_of_a_document_are_gone_on_with(faulty: Faulty) -> None:
+    with opened(faulty, "short") as client:
+        faulty.switch.order(Fault("write", TEMPORARY, short=100))
+        send(client, 3)
+        assert client.end().path is not None
+        assert len(faulty.switch.fired("fault")) > 10
+    check_stored(faulty.daemon, "short", 6)
+
+
+# ---------------------------------------------------------------- and after all of that
+
+
+def test_d7_a_daemon_that_is_killed_after_all_these_faults_finds_every_run_as_it_was_told(faulty: Faulty) -> None:
+    daemon = faulty.daemon
+    with opened(faulty, "last") as client:
+        faulty.switch.order(Fault("fsync", JOURNALS, "EIO", times=1))
+        send(client, 2)
+        client.wait_acknowledged()
+        faulty.switch.heal()
+        told = {path.name: path.read_bytes() for path in daemon.state_dir.glob("traces/*.json") if path.name != "last.json"}
+        assert told
+        daemon.stop(signal.SIGKILL)
+        daemon.start()
+        assert {name: (daemon.state_dir / "traces" / name).read_bytes() for name in told} == told, "a finished file has changed"
+    with daemon.client() as other:
+        assert other.crash("nobody comes back", session_id="last").outcome.value == "crashed"
+    check_stored(daemon, "last", 5)
