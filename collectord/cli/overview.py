@@ -213,6 +213,10 @@ def _details(row: Row, now_ns: int) -> list[tuple[str, str]]:
             details.append((f"{counted(number, words)}{' refused' if key == 'refused' else ''}", "yellow"))
     if lost := _number(row, "client_lost"):
         details.append((f"{counted(lost, 'event')} lost by the client", "yellow"))
+    if corrupt := _number(row, "corrupt_records"):
+        details.append((f"{counted(corrupt, 'record')} of its journal damaged", "red"))
+    if torn := _number(row, "torn_bytes"):
+        details.append((f"{counted(torn, 'byte')} torn off", "yellow"))
     return details
 
 

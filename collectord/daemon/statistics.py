@@ -134,6 +134,8 @@ def session_row(owner: RunOwner, ended_at: int | None) -> Attributes:
         "duplicates": ledger.duplicates,
         "gaps": len(ledger.gaps),
         "client_lost": ledger.client_lost,
+        "torn_bytes": ledger.torn_bytes,
+        "corrupt_records": ledger.corrupt_records,
         "participants": len(ledger.producers) - 1,
         "usage": ledger.usage.as_dict(),
         "activity": _activity(owner) if ended_at is None else None,

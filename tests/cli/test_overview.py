@@ -138,6 +138,7 @@ def test_a_crash_is_told_in_words(crash: dict[str, Any], words: str) -> None:
         ({"state": "cancel-requested"}, "asked to stop"),
         ({"refused": 5}, "5 events refused"),
         ({"gaps": 1, "client_lost": 17}, "1 gap; 17 events lost by the client"),
+        ({"corrupt_records": 2, "torn_bytes": 17}, "2 records of its journal damaged; 17 bytes torn off"),
         ({"participants": 1}, "1 participant"),
     ],
 )

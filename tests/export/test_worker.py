@@ -140,6 +140,7 @@ def test_an_order_of_a_daemon_that_is_gone_is_not_carried_out(tmp_path: Path, se
         assert (tmp_path / "first").exists()
         parent.communicate(b"\n")
         orders.write(encode_request(RenderRequest(segments, None, str(tmp_path / "second"), False)))
+        orders.close()
         while answers.read(4096):
             pass  # the rest of the first answer, and then the end
     assert not (tmp_path / "second").exists()

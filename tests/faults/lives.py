@@ -20,9 +20,6 @@ from tests.scenarios.journals import stored_of, terminals_of
 
 REPORT = "it broke, and said so"
 
-RESUMES = False
-"""Whether a client may come back to a restarted daemon. Until it may, the runs that it finds are crashed, and told to be."""
-
 
 @define
 class Lives:
@@ -152,8 +149,6 @@ def _comes_back(daemon: Daemon, client: ResumingClient) -> bool:
     try:
         client.resume()
     except Refused as refused:
-        if not RESUMES and refused.code == "resume-refused":
-            return False
         if refused.code != "session-ended" or (known.asked is None and not known.join):
             raise AssertionError(f"{known.session_id}, of which {known.asked} was asked, is not let in: {refused}") from refused
         return False
@@ -182,15 +177,12 @@ def check(daemon: Daemon, lives: Lives) -> None:
 def _check_events(daemon: Daemon, known: Known) -> None:
     stored = stored_of(daemon, known.session_id, known.run).get(known.producer, set())
     assert len(stored) >= known.acknowledged, f"{known.acknowledged} were acknowledged, {len(stored)} are stored"
-    whole = len(known.events) if RESUMES else len(stored)
-    assert stored == set(range(1, whole + 1)), "all that it sent is stored, each event once"
+    assert stored == set(range(1, len(known.events) + 1)), "all that it sent is stored, each event once"
 
 
 def _check_outcome(daemon: Daemon, known: Known) -> None:
     terminals = [terminal["outcome"] for terminal in terminals_of(daemon, known.session_id, known.run)]
     session = daemon.trace(known.session_id, known.run)["session"]
-    if not RESUMES and known.told is None and session["crash"] and session["crash"]["reason"] == "collector-restarted":
-        return
     assert known.asked is not None
     assert terminals == [known.asked.value], "one outcome, and the one that was asked for"
     assert session["outcome"] == known.asked.value
@@ -205,8 +197,6 @@ def _check_document(daemon: Daemon, producers: list[Known]) -> None:
     assert document["session"]["trace_id"] == known.trace_id.hex()
     assert document["session"]["integrity"]["duplicates"] == 0
     bodies = sorted(value_of(record["body"]) for record in logs_of(document))
-    if not RESUMES:
-        return
     assert bodies == sorted(event[3] for one in producers for event in one.events if event[0] == 5)
     ids = sorted(span["spanId"] for span in spans_of(document))
     assert ids == sorted(event[2].hex() for one in producers for event in one.events if event[0] == 1)

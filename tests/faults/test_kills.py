@@ -16,7 +16,7 @@ import pytest
 from collectord.model import Outcome
 from tests.faults import figures
 from tests.faults.kills import Killer, Listing, Point, gated, need_strace, renderers_of, scratch_daemon
-from tests.faults.lives import HALF, RESUMES, Lives, check, finish, live
+from tests.faults.lives import HALF, Lives, check, finish, live
 from tests.process.daemon import Daemon
 
 pytestmark = [pytest.mark.process, pytest.mark.bed]
@@ -127,8 +127,7 @@ def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
                 killer, ours = Killer(point, lambda: [daemon.pid], daemon.directory, notes), lives.copy()
                 recover(daemon, killer)
                 check_next(daemon, ours)
-                if RESUMES:
-                    assert daemon.trace("stays")["session"]["integrity"]["torn_bytes"] == len(TORN)
+                assert daemon.trace("stays")["session"]["integrity"]["torn_bytes"] == len(TORN)
                 return killer.has_killed()
 
         at_each("a recovery", found, die, hidden_max=0.15)  # all in one step, and by several threads

@@ -75,7 +75,8 @@ class ResumingClient:
         self._connect = connect
         self.known = known
         self._raw: RawClient | None = None
-        self.resumed = 0
+        self.errors: list[messages.Error] = []
+        """What it was told on connections that it has heard out, without having asked."""
 
     @property
     def raw(self) -> RawClient:
@@ -155,6 +156,7 @@ class ResumingClient:
             except OSError:
                 pass
             self._note()
+            self.errors += [message for message in self._raw.pushed if isinstance(message, messages.Error)]
         self.close()
 
     # ------------------------------------------------------------ coming back
@@ -185,7 +187,6 @@ class ResumingClient:
         self.known.token = opened.resume_token
         self._raw.sequence = opened.next_sequence - 1
         self._raw.acknowledged = max(self.known.acknowledged, opened.next_sequence - 1)
-        self.resumed += 1
         rest = self.known.events[opened.next_sequence - 1 :]
         if rest:
             self._raw.send_events(rest)
