@@ -279,7 +279,13 @@ class Collector:
         """Take in a run that an earlier collector left open."""
         facts = revived.core.facts
         owner = RunOwner(revived.core, revived.stem, self._bench, self._forget, revived.found)
-        self._live[facts.uid, facts.session_id] = owner
+        other = self._live.get((facts.uid, facts.session_id))
+        older = other if other is None or other.core.facts.run < facts.run else owner
+        if older is not owner:
+            self._live[facts.uid, facts.session_id] = owner
+        if older is not None:  # two open runs of one session: nobody can come back to the older
+            message = "a later run of the session was found open too"
+            older.post(inputs.ResumeExpired(self.now_ns(), Verdict(CrashReason.COLLECTOR_RESTARTED, message)))
         self._statistics.run_opened()
         self._owners.start_soon(owner.run, None)
         return owner

@@ -19,7 +19,7 @@ from collectord.errors import CollectordError, DiskError, RefusedError
 from collectord.export.fold import RunSummary, fold
 from collectord.journal.condition import Journal
 from collectord.journal.reader import JournalReader
-from collectord.journal.recovery import Decision, Recovered, recover_run
+from collectord.journal.recovery import Decision, Recovered, is_over, recover_run
 from collectord.journal.store import RunFound
 from collectord.model import OWNER_PRODUCER, Outcome
 from collectord.session.absent import Absent
@@ -44,7 +44,7 @@ class Revived:
 
 @define
 class Revival:
-    """What a start found, in numbers, and the sessions that nobody may open."""
+    """What a start found, in numbers."""
 
     revived: int = 0
     derived: int = 0
@@ -90,15 +90,29 @@ class Revivalist:
 
         Durability: a derived file and its directory are synced before the next run is looked at.
         """
-        bench = self._bench
-        for found in await bench.threads.publish(lambda: list(bench.store.runs_found())):
+        for found in await self._bench.threads.publish(self._list_unfinished):
             try:
                 await self._bring_into_order(found)
-            except (OSError, CollectordError) as error:
+            except Exception as error:  # noqa: BLE001 — a run's boundary: no journal may keep the others from being recovered
                 self.told.left += 1
-                _log.error("%s~%d could not be recovered: %s", found.stem, found.run, error)
+                _log.exception("%s~%d could not be recovered: its files are left as they are", found.stem, found.run)
+                self._refuse(found.uid, found.stem, RefusedError("internal-error", f"the run cannot be recovered: {error}"))
         if self.told != Revival():
-            _log.info("%s", self.told)
+            _log.info(
+                "found %d open runs, derived %d trace files, set %d journals aside, left %d alone; %d are damaged",
+                self.told.revived, self.told.derived, self.told.quarantined, self.told.left, self.told.damaged,
+            )  # fmt: skip
+
+    def _list_unfinished(self) -> list[RunFound]:
+        """In a thread: every run for which something may be left to do."""
+        disk, unfinished = self._bench.disk, []
+        for found in self._bench.store.runs_found():
+            try:
+                if not is_over(disk, found):
+                    unfinished.append(found)
+            except OSError:
+                unfinished.append(found)  # who looks closer says what it is
+        return unfinished
 
     async def _bring_into_order(self, found: RunFound) -> None:
         bench = self._bench

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os.path
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Final
 
 from attrs import frozen
@@ -18,7 +19,8 @@ from collectord.journal.condition import Condition, Journal, Tail, examine
 from collectord.journal.damage import DamageReport
 from collectord.journal.disk import Disk
 from collectord.journal.finished import read_first_line
-from collectord.journal.scan import FoundTorn
+from collectord.journal.format import HEAD_SIZE_BYTES
+from collectord.journal.scan import FoundNewer, FoundTorn, scan_segment
 from collectord.journal.store import RunFound, Store
 from collectord.journal.writer import JournalWriter, LeftOpen
 from collectord.model import Outcome, Record
@@ -97,6 +99,22 @@ class Recovered:
     damage: DamageReport
     torn_bytes: int
     left: LeftOpen | None
+
+
+def is_over(disk: Disk, found: RunFound) -> bool:
+    """Whether nothing can be left to do for a run, by a look at the first bytes of its files.
+
+    Where the trace file is finished, that is final whatever the journal holds; what may be wrong with that is for `verify` to
+    find. So a start takes as long as there are open runs, not as there are journals. A journal of a newer version is no
+    such case: its session is to be refused.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if _trace_file(disk, found) is not TraceFile.FINISHED:
+        return False
+    heads = (next(scan_segment(partial(disk.read, path), min(HEAD_SIZE_BYTES, disk.size(path)))) for path in found.segment_paths)
+    return not any(isinstance(head, FoundNewer) for head in heads)
 
 
 def recover_run(disk: Disk, store: Store, found: RunFound, new_salt: Callable[[], int], clock_ns: Callable[[], int]) -> Recovered:

@@ -69,7 +69,7 @@ class Reserve:
         if not self._was_given_up:
             return False
         try:
-            return self._disk.free_bytes(self._directory) < self._size_bytes
+            return self._disk.free_bytes(self._directory) < 2 * self._size_bytes
         except OSError:
             return False
 

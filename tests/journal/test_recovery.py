@@ -13,7 +13,7 @@ from collectord.errors import DiskError
 from collectord.journal.condition import Journal, Tail, examine
 from collectord.journal.format import HEAD_SIZE_BYTES, Head, encode_head
 from collectord.journal.reader import JournalReader
-from collectord.journal.recovery import MENDING, TABLE, Decision, Mending, Recovered, TraceFile, recover_run
+from collectord.journal.recovery import MENDING, TABLE, Decision, Mending, Recovered, TraceFile, is_over, recover_run
 from collectord.journal.store import RunFound, Store
 from collectord.journal.writer import JournalWriter
 from collectord.model import CrashReason, Record, RecordType, Verdict
@@ -388,3 +388,18 @@ def test_a_found_run_knows_its_files_though_the_first_is_missing() -> None:
     disk.unlink(PATH)
     (found,) = store.runs_found()
     assert found == RunFound(0, "s", 1, [NEXT], None)
+
+
+@pytest.mark.parametrize("trace", [None, *("running", "crashed", "completed")])
+@pytest.mark.parametrize("journal", Journal)
+def test_what_is_over_at_a_glance_is_what_the_table_leaves_alone(journal: Journal, trace: str | None) -> None:
+    disk, store = journals()[journal]()
+    if trace is not None:
+        put_trace(disk, trace)
+    (found,) = store.runs_found()
+    glance = is_over(disk, found)
+    assert glance == (trace in ("crashed", "completed") and journal is not Journal.NEWER)
+    if glance:
+        before = everything(disk)
+        assert recover(disk, store).decision in (Decision.NOTHING, Decision.LEAVE)
+        assert everything(disk) == before
