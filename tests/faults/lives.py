@@ -13,10 +13,14 @@ from attrs import Factory, define
 
 from collectord.model import Outcome
 from tests.export.otlp import check_document, logs_of, spans_of, value_of
+from tests.faults import figures
 from tests.process.client import Refused, span_end, span_start
 from tests.process.daemon import Daemon
 from tests.process.resuming import Known, ResumingClient
 from tests.scenarios.journals import stored_of, terminals_of
+
+BED = "SIGKILL at every call"
+"""In the table of figures."""
 
 REPORT = "it broke, and said so"
 
@@ -176,7 +180,10 @@ def check(daemon: Daemon, lives: Lives) -> None:
 
 def _check_events(daemon: Daemon, known: Known) -> None:
     stored = stored_of(daemon, known.session_id, known.run).get(known.producer, set())
-    assert len(stored) >= known.acknowledged, f"{known.acknowledged} were acknowledged, {len(stored)} are stored"
+    lost = set(range(1, known.acknowledged + 1)) - stored
+    figures.record(BED, "acknowledged events", known.acknowledged)
+    figures.record(BED, "acknowledged events lost", len(lost))
+    assert not lost, f"{known.acknowledged} were acknowledged, {len(stored)} are stored"
     assert stored == set(range(1, len(known.events) + 1)), "all that it sent is stored, each event once"
 
 
@@ -184,6 +191,8 @@ def _check_outcome(daemon: Daemon, known: Known) -> None:
     terminals = [terminal["outcome"] for terminal in terminals_of(daemon, known.session_id, known.run)]
     session = daemon.trace(known.session_id, known.run)["session"]
     assert known.asked is not None
+    figures.record(BED, "wrong outcomes", terminals != [known.asked.value])
+    figures.record(BED, "false crashes", known.asked is not Outcome.CRASHED and session["outcome"] == "crashed")
     assert terminals == [known.asked.value], "one outcome, and the one that was asked for"
     assert session["outcome"] == known.asked.value
     assert known.told in (None, known.asked)
@@ -196,6 +205,7 @@ def _check_document(daemon: Daemon, producers: list[Known]) -> None:
     document = check_document(daemon.trace_path(known.session_id, known.run).read_bytes())
     assert document["session"]["trace_id"] == known.trace_id.hex()
     assert document["session"]["integrity"]["duplicates"] == 0
+    figures.record(BED, "duplicates", document["session"]["counts"]["events"] - sum(len(one.events) for one in producers))
     bodies = sorted(value_of(record["body"]) for record in logs_of(document))
     assert bodies == sorted(event[3] for one in producers for event in one.events if event[0] == 5)
     ids = sorted(span["spanId"] for span in spans_of(document))

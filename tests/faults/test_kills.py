@@ -16,12 +16,10 @@ import pytest
 from collectord.model import Outcome
 from tests.faults import figures
 from tests.faults.kills import Killer, Listing, Point, gated, need_strace, renderers_of, scratch_daemon
-from tests.faults.lives import HALF, Lives, check, finish, live
+from tests.faults.lives import BED, HALF, Lives, check, finish, live
 from tests.process.daemon import Daemon
 
 pytestmark = [pytest.mark.process, pytest.mark.bed]
-
-BED = "SIGKILL at every call"
 
 SHORT = 16
 """How many points are taken where not all are."""
@@ -94,7 +92,6 @@ def test_a_daemon_killed_at_any_call_of_its_life_loses_nothing_that_it_had_ackno
 
     at_each("a life", found, die)
     assert len(set(acknowledged)) > 3, "they died at different moments"
-    figures.record(BED, "acknowledged events", sum(acknowledged))
 
 
 def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:

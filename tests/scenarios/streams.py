@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 
 from collectord.model import Outcome
 from tests.export.otlp import logs_of, value_of
+from tests.faults import figures
 from tests.process.client import Refused
 from tests.process.daemon import Daemon
 from tests.process.resuming import Known, ResumingClient
@@ -64,7 +66,7 @@ def start_streams(daemon: Daemon, names: list[str], rng: random.Random) -> list[
     return streams
 
 
-def end_all(daemon: Daemon, streams: list[Stream]) -> None:
+def end_all(bed: str, daemon: Daemon, streams: list[Stream]) -> None:
     """Each comes back, says one thing more, and ends; then what is stored is compared with what was sent."""
     for stream in streams:
         with stream.client as client:
@@ -73,18 +75,30 @@ def end_all(daemon: Daemon, streams: list[Stream]) -> None:
             client.settle()
             assert client.end() is Outcome.COMPLETED
     for stream in streams:
-        check_stored(daemon, stream.known)
+        check_stored(bed, daemon, stream.known)
 
 
-def check_stored(daemon: Daemon, known: Known) -> None:
-    """The journal and the file hold exactly what was sent, each event once, in a run that ended as it was asked to."""
-    stored = stored_of(daemon, known.session_id, known.run)
-    assert stored == {1: set(range(1, len(known.events) + 1))}
-    assert known.told is not None
-    assert known.told is known.asked, f"{known.session_id} is {known.told}: {known.asked} was asked for"
-    assert [terminal["outcome"] for terminal in terminals_of(daemon, known.session_id, known.run)] == [known.told.value]
+def check_stored(bed: str, daemon: Daemon, known: Known) -> None:
+    """The journal and the file hold exactly what was sent, each event once, in a run that ended as it was asked to.
+
+    Args:
+        bed: for the table of figures.
+        daemon: where it is stored.
+        known: what its client knows; all that it sent are logs, each with a text of its own.
+    """
     document = daemon.trace(known.session_id, known.run)
-    assert document["session"]["outcome"] == known.told.value
+    sent = [event[3] for event in known.events]
+    shown = [value_of(record["body"]) for record in logs_of(document)]
+    told = document["session"]["outcome"]
+    figures.record(bed, "acknowledged events", known.acknowledged)
+    figures.record(bed, "acknowledged events lost", (Counter(sent[: known.acknowledged]) - Counter(shown)).total())
+    figures.record(bed, "duplicates", (Counter(shown) - Counter(sent)).total())
+    figures.record(bed, "wrong outcomes", known.asked is None or told != known.asked.value)
+    assert shown == sent, f"{known.session_id}: {len(sent)} events were sent, {len(shown)} are shown"
+    assert stored_of(daemon, known.session_id, known.run) == {1: set(range(1, len(sent) + 1))}
+    assert known.asked is not None
+    assert [terminal["outcome"] for terminal in terminals_of(daemon, known.session_id, known.run)] == [known.asked.value]
+    assert known.told is known.asked, f"{known.session_id} is {known.told}: {known.asked} was asked for"
+    assert told == known.asked.value
     assert document["session"]["trace_id"] == known.trace_id.hex()
     assert document["session"]["integrity"]["duplicates"] == 0
-    assert [value_of(record["body"]) for record in logs_of(document)] == [event[3] for event in known.events]

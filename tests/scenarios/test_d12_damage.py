@@ -129,4 +129,4 @@ def _check(daemon: Daemon, known: Known) -> None:
     assert head["integrity"] == ("damaged" if harmed else "torn" if torn else "complete")
     assert session["outcome"] == "completed"
     if not harmed:
-        check_stored(daemon, known)
+        check_stored("a damaged journal among many (D12)", daemon, known)

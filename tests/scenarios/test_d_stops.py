@@ -63,4 +63,4 @@ def test_a_client_that_connects_while_the_daemon_stops_is_told_or_finds_nobody()
         for stream in group:
             stream.join(60)
         daemon.start()
-        end_all(daemon, group)
+        end_all("SIGTERM under load (D15)", daemon, group)

@@ -25,6 +25,8 @@ from tests.scenarios.support import until
 
 pytestmark = pytest.mark.process
 
+BED = "restarts under load (L3)"
+
 ROOT = Path(__file__).resolve().parents[2]
 
 AGENT = """
@@ -94,9 +96,15 @@ class Agent:
             raise AssertionError(self._said.read_text())
         return len(self.said(reached)) == len(self.names)
 
-    def end(self) -> None:
-        """Tell it to end its sessions, and wait until it has."""
-        self.process.communicate(b"\n", timeout=120)
+    def tell_to_end(self) -> None:
+        """It is to end its sessions now."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    def wait_ended(self) -> None:
+        """Until it has."""
+        self.process.communicate(timeout=120)
         assert self.process.returncode == 0, self._said.read_text()
 
 
@@ -136,14 +144,23 @@ def _restart_under(sessions: int, joined: int, processes: int, stops: list[int])
                     daemon.stop(number)
                     daemon.start()
                     _flow(daemon, names)
-                for agent in [*helpers, *owners]:
-                    agent.end()
+                for agent in helpers:
+                    agent.tell_to_end()
+                    agent.wait_ended()
+                for agent in owners:
+                    agent.tell_to_end()
+                if stops:
+                    until(lambda: any(agent.said("end") for agent in owners))
+                    daemon.stop(stops[-1])  # some have ended, some wait for the answer, some have not asked yet
+                    daemon.start()
+                for agent in owners:
+                    agent.wait_ended()
                 events = _check(daemon, owners, helpers)
         assert not [row for row in daemon.status().sessions if row["outcome"] == "crashed"]
-    print(f"{sessions} sessions, {joined} with participants, {len(stops)} restarts: {events} events, each once")
-    figures.record("restarts under load (L3)", "sessions", sessions)
-    figures.record("restarts under load (L3)", "restarts", len(stops))
-    figures.record("restarts under load (L3)", "events", events)
+    print(f"{sessions} sessions, {joined} with participants, {len(stops) + 1} restarts: {events} events, each once")
+    figures.record(BED, "sessions", sessions)
+    figures.record(BED, "restarts", len(stops) + 1)
+    figures.record(BED, "events", events)
 
 
 def _check(daemon: Daemon, owners: list[Agent], helpers: list[Agent]) -> int:
@@ -162,9 +179,13 @@ def _check(daemon: Daemon, owners: list[Agent], helpers: list[Agent]) -> int:
             assert mark == "joined" or (end["outcome"], end["path"]) == ("completed", str(daemon.trace_path(end["name"])))
     for name, expected in said.items():
         document = daemon.trace(name)
+        shown = Counter(value_of(record["body"]) for record in logs_of(document))
+        figures.record(BED, "acknowledged events lost", (expected - shown).total())
+        figures.record(BED, "duplicates", (shown - expected).total())
+        figures.record(BED, "false crashes", document["session"]["outcome"] == "crashed")
         assert document["session"]["outcome"] == "completed", f"{name}: a false crash: {document['session']['crash']}"
         assert [terminal["outcome"] for terminal in terminals_of(daemon, name)] == ["completed"]
-        assert Counter(value_of(record["body"]) for record in logs_of(document)) == expected
+        assert shown == expected
         spans = Counter(span["name"].replace(" span", "") for span in spans_of(document))
         assert spans == expected
         assert document["session"]["counts"]["unfinished"] == 0
@@ -173,8 +194,8 @@ def _check(daemon: Daemon, owners: list[Agent], helpers: list[Agent]) -> int:
     return 3 * sum(expected.total() for expected in said.values())
 
 
-def test_l3_six_sessions_stream_on_through_a_stop_and_a_kill_of_the_daemon() -> None:
-    _restart_under(6, 2, 2, [signal.SIGTERM, signal.SIGKILL])
+def test_l3_four_sessions_stream_on_through_a_stop_and_a_kill_of_the_daemon() -> None:
+    _restart_under(4, 1, 1, [signal.SIGTERM, signal.SIGKILL])
 
 
 @pytest.mark.bed

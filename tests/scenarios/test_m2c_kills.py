@@ -23,6 +23,7 @@ pytestmark = pytest.mark.process
 
 SEED = int(os.environ.get("KILL_SEED", "20"))
 SESSIONS = 4
+BED = "SIGKILL under load (M2c)"
 
 
 class Burst:
@@ -109,20 +110,17 @@ def _kill_over_and_over(kills: int) -> None:
         for client in list(burst.clients):
             burst.end(client)
         for known in burst.over:
-            check_stored(daemon, known)
+            check_stored(BED, daemon, known)
             acknowledged_before_a_kill += known.acknowledged
         assert len(burst.over) >= SESSIONS
     print(f"{kills} kills, seed {SEED}: {len(burst.over)} sessions, {acknowledged_before_a_kill} acknowledged events, "
           f"{unacknowledged} sent again or found")  # fmt: skip
     assert unacknowledged > 10 * kills, "the daemon was killed while it had work"
-    for figure, number in (
-        ("kills", kills), ("acknowledged events", acknowledged_before_a_kill), ("acknowledged events lost", 0), ("duplicates", 0),
-    ):  # fmt: skip
-        figures.record("SIGKILL under load (M2c)", figure, number)
+    figures.record(BED, "kills", kills)
 
 
 def test_m2c_every_acknowledged_event_is_there_once_after_a_few_kills() -> None:
-    _kill_over_and_over(3)
+    _kill_over_and_over(2)
 
 
 @pytest.mark.bed
