@@ -18,6 +18,7 @@ from collectord.daemon.owner import FoundOpen, Workbench
 from collectord.errors import CollectordError, DiskError, RefusedError
 from collectord.export.fold import RunSummary, fold
 from collectord.journal.condition import Journal
+from collectord.journal.finished import shown_position
 from collectord.journal.reader import JournalReader
 from collectord.journal.recovery import Decision, Recovered, is_over, recover_run
 from collectord.journal.store import RunFound
@@ -187,6 +188,8 @@ class Revivalist:
         assert summary is not None
         summary.ledger.corrupt_records = reader.damage.corrupt_records
         core = RunCore(summary.facts, store.trace_path(found.uid, found.stem, found.run), None, summary.ledger)
+        if found.trace_path is not None and summary.facts.boot_id == self._boot_id:  # a running file is never synced
+            core.exported_position = shown_position(self._bench.disk, found.trace_path) or -1
         wanted = summary.end_requested
         if wanted is not None and not wanted["wait"]:
             core.end_as_wanted(EndWanted(Outcome(wanted["outcome"]), wanted["message"], wanted["exception"], False, wanted["at"]))

@@ -5,6 +5,8 @@ Owns the reading of a trace file's first line. A finished trace file is never ch
 
 from __future__ import annotations
 
+from typing import Final
+
 import orjson
 from attrs import frozen
 
@@ -13,6 +15,9 @@ from collectord.journal.store import Store
 from collectord.journal.writer import append_note as append_note_to
 from collectord.limits import HEAD_LINE_MAX_BYTES
 from collectord.model import Outcome, Record
+
+_SECOND_LINE_MAX_BYTES: Final = 1 << 20
+"""Why: it holds the attributes of the session, mostly a few hundred bytes. Beyond it: as if it said nothing."""
 
 
 @frozen
@@ -43,6 +48,25 @@ def read_first_line(disk: Disk, path: str) -> dict[str, object] | None:
         return None
     told = head.get("collectord") if isinstance(head, dict) else None
     return told if isinstance(told, dict) else None
+
+
+def shown_position(disk: Disk, path: str) -> int | None:
+    """The last position that a trace file shows, by its second line; None where it is not whole, or says nothing of that.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size = disk.size(path)
+    if disk.read(path, max(0, size - 2), 2) != b"}\n":
+        return None
+    lines = disk.read(path, 0, _SECOND_LINE_MAX_BYTES).split(b"\n", 2)
+    if len(lines) < 3:
+        return None
+    try:
+        session = orjson.loads(b"{" + lines[1].rstrip(b", ") + b"}")["session"]
+        return int(session["integrity"]["last_position"])
+    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError):
+        return None
 
 
 def read_finished(disk: Disk, store: Store, uid: int, stem: str, run: int | None) -> FinishedRun | None:

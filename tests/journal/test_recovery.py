@@ -11,6 +11,7 @@ import pytest
 
 from collectord.errors import DiskError
 from collectord.journal.condition import Journal, Tail, examine
+from collectord.journal.finished import shown_position
 from collectord.journal.format import HEAD_SIZE_BYTES, Head, encode_head
 from collectord.journal.reader import JournalReader
 from collectord.journal.recovery import MENDING, TABLE, Decision, Mending, Recovered, TraceFile, is_over, recover_run
@@ -403,3 +404,25 @@ def test_what_is_over_at_a_glance_is_what_the_table_leaves_alone(journal: Journa
         before = everything(disk)
         assert recover(disk, store).decision in (Decision.NOTHING, Decision.LEAVE)
         assert everything(disk) == before
+
+
+def test_how_far_a_running_file_goes_is_read_from_its_second_line_and_from_nothing_that_is_not_whole() -> None:
+    from collectord.export.render import render
+
+    disk, store = written(EVENTS[:3])
+    parts: list[bytes] = []
+    render(lambda: JournalReader(disk, store.segments_of(0, "s", 1), [None]), None, parts.append)
+    whole = b"".join(parts)
+    disk.write_file(TRACE, whole, sync=False)
+    assert shown_position(disk, TRACE) == 3
+    for broken in (
+        b"",
+        whole[:-1],
+        whole[:100] + b"}\n",
+        b"\n\n}\n",
+        b"{}\n[]\n{}\n",
+        b'{}\n"session":{},\n}\n',
+        bytes(9) + b"}\n",
+    ):
+        disk.write_file(TRACE, broken, sync=False)
+        assert shown_position(disk, TRACE) is None, broken
