@@ -1,15 +1,15 @@
 """The bed itself, in a namespace of its own: records the log of a workload, mounts its crash states, prints what it found.
 
-`python -m tests.faults.power DIRECTORY FILE_SYSTEM [--states N] [--seed N] [--mutant NAME] [--failing]`; see ``apart`` for how it
-is started.
+`python -m tests.faults.power DIRECTORY FILE_SYSTEM [--seconds S] [--seed N] [--mutant NAME] [--failing]`;
+see ``apart`` for how it is started.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import logging
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from attrs import frozen
 
 from tests.faults.power.check import violations
 from tests.faults.power.failing import Faults, do_failing_work
@@ -93,22 +94,30 @@ def record(directory: Path, kind: str, seed: int, mutant: str | None, failing: b
     return read_log(raw), faults
 
 
-def replay(directory: Path, kind: str, entries: list[Entry], seed: int, states: int, subsets: int) -> dict[str, Any]:
-    """Mount crash states and check each.
+@frozen
+class Extent:
+    """How much of a log is tried.
 
-    Args:
-        states: how many: those in which something has just been told are always among them, the others are drawn; 0 for all.
+    Attributes:
+        seed: of the random choices.
+        subsets: random choices at each place.
+        seconds: where all would take longer, states are passed over evenly, but for those in which something has just been
+            told; 0 for all.
+        stop_early: whether one violation is enough.
     """
-    is_told = [state.told for step in steps(entries, subsets, seed) for state in step.states]
-    total = len(is_told)
-    chosen = list(range(total))
-    if 0 < states < total:
-        sharp, others = [number for number in chosen if is_told[number]], [number for number in chosen if not is_told[number]]
-        chosen = sorted(sharp + random.Random(seed).sample(others, max(0, states - len(sharp))))
+
+    seed: int
+    subsets: int
+    seconds: float
+    stop_early: bool
+
+
+def replay(directory: Path, kind: str, entries: list[Entry], extent: Extent) -> dict[str, Any]:
+    """Mount crash states and check each."""
     began = time.monotonic()
     workers = WORKERS[kind]
-    shares = [set(chosen[worker::workers]) for worker in range(workers)]
-    children = [_start_worker(directory, number, kind, entries, seed, subsets, share) for number, share in enumerate(shares)]
+    total = sum(len(step.states) for step in steps(entries, extent.subsets, extent.seed))
+    children = [_start_worker(directory, number, kind, entries, extent, total) for number in range(workers)]
     for child in children:
         _, status = os.waitpid(child, 0)
         assert status == 0, "a worker failed; what it said stands above"
@@ -117,7 +126,7 @@ def replay(directory: Path, kind: str, entries: list[Entry], seed: int, states: 
         share_tried, share_found = orjson.loads((directory / f"found-{number}").read_bytes())
         tried += share_tried
         found += share_found
-    assert tried == len(chosen)
+    assert tried == total or extent.seconds or found
     return {
         "states": tried,
         "states_possible": total,
@@ -127,17 +136,16 @@ def replay(directory: Path, kind: str, entries: list[Entry], seed: int, states: 
     }
 
 
-def _start_worker(
-    directory: Path, number: int, kind: str, entries: list[Entry], seed: int, subsets: int, chosen: set[int]
-) -> int:
+def _start_worker(directory: Path, number: int, kind: str, entries: list[Entry], extent: Extent, total: int) -> int:
     """A process with a mount namespace of its own, so that all may mount at the same path: paths that were told stay right."""
     child = os.fork()
     if child:
         return child
     status = 1
     try:
+        logging.disable(logging.WARNING)  # what is torn is set aside in every second state
         assert ctypes.CDLL(None).unshare(_CLONE_NEWNS) == 0
-        result = _replay_share(directory, number, kind, entries, seed, subsets, chosen)
+        result = _replay_share(directory, number, kind, entries, extent, total)
         (directory / f"found-{number}").write_bytes(orjson.dumps(result))
         status = 0
     except Exception:  # noqa: BLE001 — the worker ends here in any case, and says why
@@ -147,27 +155,31 @@ def _start_worker(
 
 
 def _replay_share(
-    directory: Path, worker: int, kind: str, entries: list[Entry], seed: int, subsets: int, chosen: set[int]
+    directory: Path, worker: int, kind: str, entries: list[Entry], extent: Extent, total: int
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Go through the log; at the states that are ours, mount and check."""
+    """Go through the log; at each of the states that are ours, mount and check. The others are other workers'."""
     size = (directory / "base.img").stat().st_size
     disk, crashed = Image(str(directory / f"disk-{worker}.img"), size), Image(str(directory / f"crash-{worker}.img"), size)
     disk.fill(str(directory / "base.img"))
-    told, found, number, tried = Told(), [], 0, 0
+    told, found, number, tried, began = Told(), [], 0, 0, time.monotonic()
     with loop_device(crashed.path) as device:
-        for step in steps(entries, subsets, seed):
+        for step in steps(entries, extent.subsets, extent.seed):
             disk.put(step.flushed)
             if step.mark is not None:
                 told.add(step.mark)
             for state in step.states:
-                if number in chosen:
-                    crashed.become(disk)
-                    crashed.put(state.kept)
-                    tried += 1
-                    wrong = _check(device, str(directory / "mnt"), kind, told)
-                    if wrong:
-                        found.append(_report(state, wrong))
                 number += 1
+                is_late = 0 < extent.seconds * number < (time.monotonic() - began) * total
+                if number % WORKERS[kind] != worker or (is_late and not state.told):
+                    continue
+                crashed.become(disk)
+                crashed.put(state.kept)
+                tried += 1
+                wrong = _check(device, str(directory / "mnt"), kind, told)
+                if wrong:
+                    found.append(_report(state, wrong))
+                    if extent.stop_early:
+                        return tried, found
     return tried, found
 
 
@@ -195,7 +207,8 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("kind")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--states", type=int, default=0, help="how many crash states to try; 0: all")
+    parser.add_argument("--seconds", type=float, default=0, help="how long to try crash states; 0: all of them")
+    parser.add_argument("--stop-early", action="store_true", help="one violation is enough")
     parser.add_argument("--subsets", type=int, default=1)
     parser.add_argument("--mutant")
     parser.add_argument("--failing", action="store_true", help="the work during which writes fail")
@@ -205,6 +218,7 @@ def main() -> None:
     began = time.monotonic()
     entries, faults = record(chosen.directory, chosen.kind, chosen.seed, chosen.mutant, chosen.failing)
     recorded = time.monotonic()
+    extent = Extent(chosen.seed, chosen.subsets, chosen.seconds, chosen.stop_early)
     told = Told()
     for entry in entries:
         if entry.mark is not None:
@@ -219,7 +233,7 @@ def main() -> None:
         "faults_once": faults.once,
         "stalls": faults.stalls,
         "record_s": round(recorded - began, 1),
-        **replay(chosen.directory, chosen.kind, entries, chosen.seed, chosen.states, chosen.subsets),
+        **replay(chosen.directory, chosen.kind, entries, extent),
         "replay_s": round(time.monotonic() - recorded, 1),
     }
     shutil.rmtree(chosen.directory / "mnt", ignore_errors=True)

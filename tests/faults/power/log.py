@@ -87,7 +87,7 @@ class Step:
 
     Attributes:
         flushed: writes that are on the disk for certain from here on; they come before ``states``.
-        mark: what was told to a client here.
+        mark: what was told to a client here, or is about to be asked by one.
     """
 
     states: list[CrashState]
@@ -110,7 +110,7 @@ def steps(entries: list[Entry], subsets: int, seed: int) -> Iterator[Step]:
             pending.append(entry.write)
             yield Step(_choices(number, pending, False, subsets, choose), [], None)
         elif entry.mark is not None:
-            yield Step(_choices(number, pending, True, subsets, choose), [], entry.mark)
+            yield Step(_choices(number, pending, "told" in entry.mark, subsets, choose), [], entry.mark)
         else:
             flushed, pending = pending, []
             yield Step([CrashState(number, "all (flushed)", False, [])], flushed, None)

@@ -15,7 +15,7 @@ from tests.faults.power.apart import FILE_SYSTEMS, needs, power_cuts
 
 pytestmark = [pytest.mark.bed, pytest.mark.process]
 
-SHORT_STATES = 200
+SHORT_S = 8
 FAULTS = 6
 """Writes that fail once, in each log."""
 
@@ -25,7 +25,7 @@ def test_nothing_is_acknowledged_from_a_file_whose_sync_failed_once_or_for_as_lo
     file_system: str, tmp_path: Path
 ) -> None:
     needs(f"mkfs.{file_system}")
-    states = [] if figures.is_full() else ["--states", str(SHORT_STATES)]
+    states = [] if figures.is_full() else ["--seconds", str(SHORT_S)]
     result = power_cuts(tmp_path, file_system, "--failing", *states)
     figures.record("fdatasync fails once", "faults fired", result["faults_once"] + result["stalls"])
     figures.record("fdatasync fails once", "crash states", result["states"])
@@ -38,7 +38,8 @@ def test_nothing_is_acknowledged_from_a_file_whose_sync_failed_once_or_for_as_lo
 @pytest.mark.parametrize("file_system", FILE_SYSTEMS)
 def test_a_daemon_that_tries_the_failed_sync_again_and_acknowledges_is_found_out(file_system: str, tmp_path: Path) -> None:
     needs(f"mkfs.{file_system}")
-    result = power_cuts(tmp_path, file_system, "--failing", "--mutant", "retry-the-failed-fdatasync", "--states", "1")
+    mutant = "retry-the-failed-fdatasync"
+    result = power_cuts(tmp_path, file_system, "--failing", "--mutant", mutant, "--seconds", "1", "--stop-early")
     figures.record("fdatasync fails once", "mutants found", result["violated"] > 0)
     assert result["faults_once"] == FAULTS
     assert result["violations"], "the bed would not notice that a failed sync is believed"

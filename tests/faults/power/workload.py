@@ -38,10 +38,19 @@ class Producer:
 
 @define
 class ToldRun:
-    """What was told of one run."""
+    """What was told of one run.
+
+    Attributes:
+        path: of its trace file.
+        producers: by number.
+        asked: the end that its owner is about to ask for.
+        outcome: the end that it was told.
+        finished_path: of the finished file, as it was told.
+    """
 
     path: str
     producers: dict[int, Producer] = Factory(dict)
+    asked: str | None = None
     outcome: str | None = None
     finished_path: str | None = None
 
@@ -56,7 +65,9 @@ class Told:
     def add(self, mark: dict[str, Any]) -> None:
         """Take in one mark."""
         key = (mark["session"], mark["run"])
-        if mark["told"] == "opened":
+        if "asked" in mark:
+            self.runs[key].asked = mark["asked"]
+        elif mark["told"] == "opened":
             run = self.runs.setdefault(key, ToldRun(mark["path"]))
             run.producers.setdefault(mark["producer"], Producer())
         elif mark["told"] == "acknowledged":
@@ -80,9 +91,9 @@ class Marks:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
 
-    def put(self, told: str, session: str, run: int, **what: Any) -> None:
-        """Note what was told; it is in the log when this returns."""
-        content = orjson.dumps({"told": told, "session": session, "run": run, **what})
+    def put(self, session: str, run: int, **what: Any) -> None:
+        """Note what was told, or asked; it is in the log when this returns."""
+        content = orjson.dumps({"session": session, "run": run, **what})
         assert os.write(self._fd, content) == len(content)
 
     def close(self) -> None:
@@ -101,7 +112,7 @@ class Writer:
         self.run = opened.run
         self.producer = opened.producer
         self.path = opened.path
-        marks.put("opened", session, self.run, producer=self.producer, path=self.path)
+        marks.put(session, self.run, told="opened", producer=self.producer, path=self.path)
 
     def write_group(self, count: int, padding: int, token: str = "") -> None:
         """Send some events and wait until they are acknowledged."""
@@ -127,10 +138,11 @@ class Writer:
         """Wait until all that was sent is acknowledged, and note it."""
         self.client.wait_acknowledged()
         assert not self.client.refused
-        self._marks.put("acknowledged", self.session, self.run, producer=self.producer, sequence=self.client.acknowledged)
+        self._marks.put(self.session, self.run, told="acknowledged", producer=self.producer, sequence=self.client.acknowledged)
 
     def finish(self, how: str) -> None:
         """End, cancel or crash the run, and note the answer."""
+        self._marks.put(self.session, self.run, asked=how)
         if how == "cancelled":
             answer: Any = self.client.cancel("enough")
         elif how == "crashed":
@@ -139,7 +151,7 @@ class Writer:
             answer = self.client.end(how)
         assert answer.outcome.value == how, answer
         assert answer.path == self.path, answer
-        self._marks.put("terminal", self.session, self.run, outcome=how, path=answer.path)
+        self._marks.put(self.session, self.run, told="terminal", outcome=how, path=answer.path)
         self.client.close()
 
 
