@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter
 
@@ -102,3 +104,10 @@ def check_stored(bed: str, daemon: Daemon, known: Known) -> None:
     assert told == known.asked.value
     assert document["session"]["trace_id"] == known.trace_id.hex()
     assert document["session"]["integrity"]["duplicates"] == 0
+
+
+def check_verifies(daemon: Daemon) -> None:
+    """`collectord verify` finds no fault in the whole state directory."""
+    command = [sys.executable, "-m", "collectord", "verify", "--state-dir", str(daemon.state_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]

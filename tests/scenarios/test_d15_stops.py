@@ -11,7 +11,7 @@ import pytest
 from tests.faults import figures
 from tests.process.daemon import running
 from tests.scenarios.journals import stored_of, terminals_of
-from tests.scenarios.streams import end_all, start_streams
+from tests.scenarios.streams import check_verifies, end_all, start_streams
 
 pytestmark = pytest.mark.process
 
@@ -41,6 +41,7 @@ def _stop_in_the_midst_of(number: int) -> None:
         acknowledged = sum(stream.known.acknowledged for stream in group)
         daemon.start()
         end_all(BED, daemon, group)
+        check_verifies(daemon)
     print(f"{number} sessions stopped in {took:.2f} s, {acknowledged} events acknowledged before it, all went on")
     figures.record(BED, "sessions stopped and resumed", number)
 

@@ -17,7 +17,7 @@ from collectord.model import Outcome
 from tests.faults import figures
 from tests.process.daemon import Daemon, running
 from tests.process.resuming import Known, ResumingClient
-from tests.scenarios.streams import check_stored
+from tests.scenarios.streams import check_stored, check_verifies
 
 pytestmark = pytest.mark.process
 
@@ -112,6 +112,7 @@ def _kill_over_and_over(kills: int) -> None:
         for known in burst.over:
             check_stored(BED, daemon, known)
             acknowledged_before_a_kill += known.acknowledged
+        check_verifies(daemon)
         assert len(burst.over) >= SESSIONS
     print(f"{kills} kills, seed {SEED}: {len(burst.over)} sessions, {acknowledged_before_a_kill} acknowledged events, "
           f"{unacknowledged} sent again or found")  # fmt: skip
