@@ -125,27 +125,57 @@ def _end(client: ResumingClient) -> None:
 # ---------------------------------------------------------------- the next daemon
 
 
-def finish(daemon: Daemon, lives: Lives) -> None:
-    """Every client that is not through comes back and goes on to its end; those that are told what stands are not let in."""
-    with (
-        ResumingClient(daemon.client, lives.stays) as stays,
-        ResumingClient(daemon.client, lives.joins) as joins,
-        ResumingClient(daemon.client, lives.ends) as ends,
-        ResumingClient(daemon.client, lives.crashes) as crashes,
-    ):
-        if _comes_back(daemon, stays):
-            _grow(stays, 6)
-            stays.end()
-        if _comes_back(daemon, ends):
-            if _comes_back(daemon, joins):
-                _leave(joins)
-            _end(ends)
-        if _comes_back(daemon, crashes):
-            _grow(crashes, 2)
-            crashes.crash(REPORT)
+def finish(daemon: Daemon, lives: Lives, watch: Callable[[int], None] = lambda step: None) -> bool:
+    """Every client that is not through comes back and goes on to its end; those that are told what stands are not let in.
+
+    Args:
+        daemon: that listens.
+        lives: of clients whose daemon is gone.
+        watch: called when a step begins, with its number, from 1.
+
+    Returns:
+        Whether the daemon lived through it.
+    """
+    stays, joins, ends, crashes = clients = [ResumingClient(daemon.client, known, 0) for known in lives.each]
+    steps: list[Callable[[], None]] = [
+        lambda: _finish_stays(stays),
+        lambda: _finish_ends(ends, joins),
+        lambda: _finish_crashes(crashes),
+    ]
+    try:
+        for number, step in enumerate(steps, 1):
+            watch(number)
+            step()
+    except OSError:
+        assert daemon.stop(signal.SIGKILL) == -signal.SIGKILL
+        for client in clients:
+            client.hear_out()
+        return False
+    for client in clients:
+        client.close()
+    return True
 
 
-def _comes_back(daemon: Daemon, client: ResumingClient) -> bool:
+def _finish_stays(stays: ResumingClient) -> None:
+    if _comes_back(stays):
+        _grow(stays, 6)
+        stays.end()
+
+
+def _finish_ends(ends: ResumingClient, joins: ResumingClient) -> None:
+    if _comes_back(ends):
+        if _comes_back(joins):
+            _leave(joins)
+        _end(ends)
+
+
+def _finish_crashes(crashes: ResumingClient) -> None:
+    if _comes_back(crashes):
+        _grow(crashes, 2)
+        crashes.crash(REPORT)
+
+
+def _comes_back(client: ResumingClient) -> bool:
     """Whether the client is let in; where it is not, that it is for the right reason."""
     known = client.known
     if not known.was_opened or known.left:
@@ -153,7 +183,9 @@ def _comes_back(daemon: Daemon, client: ResumingClient) -> bool:
     try:
         client.resume()
     except Refused as refused:
-        if refused.code != "session-ended" or (known.asked is None and not known.join):
+        ended = refused.code == "session-ended" and (known.asked is not None or known.join)
+        has_left = refused.code == "resume-refused" and known.leaves
+        if not ended and not has_left:
             raise AssertionError(f"{known.session_id}, of which {known.asked} was asked, is not let in: {refused}") from refused
         return False
     assert known.told is None, f"{known.session_id} was told that it is {known.told}, and was let in again"
@@ -170,8 +202,9 @@ def check(daemon: Daemon, lives: Lives) -> None:
             _check_events(daemon, known)
         if known.was_opened and not known.join:
             _check_outcome(daemon, known)
-    if lives.ends.was_opened:
-        _check_document(daemon, [lives.ends, lives.joins])
+    for producers in ([lives.stays], [lives.ends, lives.joins], [lives.crashes]):
+        if producers[0].was_opened:
+            _check_document(daemon, producers)
     left = [path.name for path in (daemon.state_dir / "traces").iterdir() if path.name.startswith(".")]
     assert left == [], "temporary files are left"
     aside = [path for path in (daemon.state_dir / "quarantine").iterdir() if path.suffix == ".journal" and path.stat().st_size]

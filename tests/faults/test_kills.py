@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -62,7 +63,7 @@ def at_each(what: str, found: Listing, die_at: Callable[[Point], bool], hidden_m
 def check_next(daemon: Daemon, lives: Lives) -> None:
     """The next daemon lets everybody go on, and then all is as it was told."""
     daemon.start()
-    finish(daemon, lives)
+    assert finish(daemon, lives)
     assert daemon.stop() == 0
     check(daemon, lives)
 
@@ -94,13 +95,20 @@ def test_a_daemon_killed_at_any_call_of_its_life_loses_nothing_that_it_had_ackno
     assert len(set(acknowledged)) > 3, "they died at different moments"
 
 
-def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
-    """What it finds: two runs to be resumed, one with a torn tail, an outcome without its file, a file that was never renamed."""
-    need_strace()
+@contextmanager
+def half_a_life() -> Iterator[tuple[Daemon, Lives]]:
+    """A daemon that was killed in the midst of its work, and what its clients know."""
     with scratch_daemon() as (left, _notes):
         lives = Lives()
         left.start()
         assert live(left, lives, steps=HALF) == -signal.SIGKILL
+        yield left, lives
+
+
+def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
+    """What it finds: two runs to be resumed, one with a torn tail, an outcome without its file, a file that was never renamed."""
+    need_strace()
+    with half_a_life() as (left, lives):
         with (left.state_dir / "journals" / "stays~1.0.journal").open("ab") as journal:
             journal.write(TORN)
         (left.state_dir / "traces" / "crashes.json").unlink()
@@ -128,6 +136,32 @@ def test_a_recovery_killed_at_any_call_is_gone_on_with_by_the_next() -> None:
                 return killer.has_killed()
 
         at_each("a recovery", found, die, hidden_max=0.15)  # all in one step, and by several threads
+
+
+def test_a_daemon_killed_at_any_call_while_its_clients_come_back_lets_them_come_back_again() -> None:
+    need_strace()
+    with half_a_life() as (left, lives):
+
+        def come_back(daemon: Daemon, ours: Lives, watch: Callable[[int], None]) -> bool:
+            shutil.copytree(left.state_dir, daemon.state_dir)
+            daemon.start()
+            return finish(daemon, ours, watch)
+
+        with scratch_daemon() as (daemon, notes):
+            found = Listing(lambda: [daemon.pid], daemon.directory, notes)
+            assert come_back(daemon, lives.copy(), found)
+            found.close()
+        assert len(found.points) > 20
+
+        def die(point: Point) -> bool:
+            with scratch_daemon() as (daemon, notes):
+                killer, ours = Killer(point, lambda: [daemon.pid], daemon.directory, notes), lives.copy()
+                if come_back(daemon, ours, killer):
+                    daemon.stop(signal.SIGKILL)
+                check_next(daemon, ours)
+                return killer.has_killed()
+
+        at_each("a return", found, die)
 
 
 def test_a_renderer_killed_at_any_call_is_replaced_and_nobody_notices() -> None:

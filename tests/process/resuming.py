@@ -33,7 +33,8 @@ class Known:
         acknowledged: up to where it was told that they are durable.
         asked: the outcome it has asked for, if any.
         told: the outcome that it was told.
-        left: whether it was told that it is detached.
+        leaves: whether it has asked to be detached.
+        left: whether it was told that it is.
     """
 
     session_id: str
@@ -46,6 +47,7 @@ class Known:
     acknowledged: int = 0
     asked: Outcome | None = None
     told: Outcome | None = None
+    leaves: bool = False
     left: bool = False
 
     @property
@@ -69,10 +71,12 @@ class ResumingClient:
     Args:
         connect: gives a connection that has said hello; may be called again after every restart.
         known: what it knows of the session.
+        patience_s: how long it tries to come back.
     """
 
-    def __init__(self, connect: Callable[[], RawClient], known: Known) -> None:
+    def __init__(self, connect: Callable[[], RawClient], known: Known, patience_s: float = PATIENCE_S) -> None:
         self._connect = connect
+        self._patience_s = patience_s
         self.known = known
         self._raw: RawClient | None = None
         self.errors: list[messages.Error] = []
@@ -132,6 +136,7 @@ class ResumingClient:
 
     def detach(self) -> None:
         """Leave a session that was joined."""
+        self.known.leaves = True
         self.raw.detach()
         self._note(len(self.known.events))
         self.known.left = True
@@ -168,7 +173,7 @@ class ResumingClient:
             Refused: for good; what may succeed later is tried again.
         """
         self.hear_out()
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         while True:
             try:
                 self._raw = self._connect()
