@@ -18,11 +18,12 @@ import trio
 
 from collectord import __version__, limits
 from collectord.daemon.deriver import OwedExports, derive
-from collectord.daemon.owner import RunOwner, Workbench
+from collectord.daemon.owner import RunOwner
 from collectord.daemon.peer import Peer
 from collectord.daemon.processes import boot_id, start_time
 from collectord.daemon.revival import Revived
 from collectord.daemon.statistics import Statistics
+from collectord.daemon.workbench import Workbench
 from collectord.errors import DiskError, RefusedError
 from collectord.journal.finished import FinishedRun, append_note, read_finished
 from collectord.model import Attributes, CrashReason, Outcome, Verdict

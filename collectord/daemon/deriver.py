@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from collectord.daemon.owner import Workbench
+from collectord.daemon.workbench import Workbench
 from collectord.errors import CollectordError
 from collectord.export.request import RenderRequest
 from collectord.limits import EXPORT_RETRY_FIRST_S, EXPORT_RETRY_MAX_S, EXPORTS_OWED_MAX

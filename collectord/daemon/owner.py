@@ -12,22 +12,17 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Protocol
 
 import trio
-from attrs import frozen
 
 from collectord.daemon.absence import Absence
-from collectord.daemon.keeper import ReserveKeeper
-from collectord.daemon.threads import DirectorySyncs, Threads
+from collectord.daemon.workbench import FoundOpen, Workbench
 from collectord.errors import CollectordError, DiskError
 from collectord.export.render import render
-from collectord.export.request import RenderRequest, RenderResult
+from collectord.export.request import RenderRequest
 from collectord.export.schedule import ExportSchedule
-from collectord.journal.disk import Disk
 from collectord.journal.reader import JournalReader
-from collectord.journal.store import Store
-from collectord.journal.writer import JournalWriter, LeftOpen
+from collectord.journal.writer import JournalWriter
 from collectord.limits import GROUP_MAX_BYTES, PENDING_MAX_BYTES, STALL_RETRY_FIRST_S, STALL_RETRY_MAX_S
 from collectord.model import CrashReason, Record, Verdict
 from collectord.session import inputs
@@ -35,7 +30,7 @@ from collectord.session.core import RunCore
 from collectord.session.effects import Effects, ExportKind, ExportOrder, Say
 from collectord.session.inputs import AnyInput
 from collectord.session.state import State
-from collectord.wire.messages import Answer, Error
+from collectord.wire.messages import Error
 
 _log = logging.getLogger(__name__)
 
@@ -44,58 +39,6 @@ _INPUT_SIZE_BYTES = 256
 
 _DRAIN_EXPORTS_MAX = 2
 """Why: a drain shows what was accepted, but a document that cannot be rendered must not hold it up for ever."""
-
-
-class Renderer(Protocol):
-    """Where documents are rendered: the pool of renderer processes, or a test's."""
-
-    async def render(self, request: RenderRequest, urgent: bool) -> RenderResult:
-        """Render one document; raises ``DiskError``."""
-
-
-class Hears(Protocol):
-    """A connection, as the owner sees it: somebody who can be told something. Never blocks and never fails."""
-
-    def say(self, message: Answer) -> None:
-        """Send it when the other side takes it."""
-
-
-@frozen
-class FoundOpen:
-    """What there is of a run that an earlier collector left open.
-
-    Attributes:
-        left: its journal.
-        absence: how long its owner is waited for; None where it is not.
-    """
-
-    left: LeftOpen
-    absence: Absence | None
-
-
-@frozen
-class Workbench:
-    """What every owner works with, and what tests replace.
-
-    Attributes:
-        disk: synchronous file operations.
-        store: where the files of a run are.
-        threads: where blocking calls run.
-        directories: shared directory syncs.
-        renderer: where documents are rendered.
-        clock_ns: Unix nanoseconds.
-        new_salt: 32 random bits for each journal file.
-        keeper: of the room for how runs end.
-    """
-
-    disk: Disk
-    store: Store
-    threads: Threads
-    directories: DirectorySyncs
-    renderer: Renderer
-    clock_ns: Callable[[], int]
-    new_salt: Callable[[], int]
-    keeper: ReserveKeeper | None = None
 
 
 _MUST_BE_RECORDED = (inputs.End, inputs.Cancel, inputs.Crash, inputs.ExitInfo)

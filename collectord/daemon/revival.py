@@ -14,7 +14,7 @@ from attrs import define, frozen
 
 from collectord.daemon.absence import Absence, absence_of
 from collectord.daemon.deriver import OwedExports, derive
-from collectord.daemon.owner import FoundOpen, Workbench
+from collectord.daemon.workbench import FoundOpen, Workbench
 from collectord.errors import CollectordError, DiskError, RefusedError
 from collectord.export.fold import RunSummary, fold
 from collectord.journal.condition import Journal

@@ -25,13 +25,14 @@ from collectord.daemon import listener, systemd
 from collectord.daemon.collector import Collector
 from collectord.daemon.deriver import OwedExports
 from collectord.daemon.keeper import ReserveKeeper
-from collectord.daemon.owner import RunOwner, Workbench
+from collectord.daemon.owner import RunOwner
 from collectord.daemon.peer import Peer
 from collectord.daemon.processes import DeathWatch, boot_id, identify
 from collectord.daemon.renderers import RendererPool
 from collectord.daemon.revival import Revivalist, Revived
 from collectord.daemon.settings import Settings
 from collectord.daemon.threads import DirectorySyncs, WorkerThreads
+from collectord.daemon.workbench import Workbench
 from collectord.journal.disk import RealDisk
 from collectord.journal.reserve import Reserve
 from collectord.journal.store import LOCK_NAME, StateLock, Store, refuse_network_file_system

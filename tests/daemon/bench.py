@@ -15,8 +15,9 @@ import orjson
 import trio
 from attrs import Factory, define
 
-from collectord.daemon.owner import RunOwner, Workbench
+from collectord.daemon.owner import RunOwner
 from collectord.daemon.threads import DirectorySyncs
+from collectord.daemon.workbench import Workbench
 from collectord.errors import DiskError
 from collectord.export.render import render
 from collectord.export.request import RenderRequest, RenderResult

@@ -14,9 +14,10 @@ from typing import TypeVar
 import trio
 
 from collectord.daemon.deriver import OwedExports
-from collectord.daemon.owner import RunOwner, Workbench
+from collectord.daemon.owner import RunOwner
 from collectord.daemon.revival import Revivalist, Revived
 from collectord.daemon.threads import DirectorySyncs
+from collectord.daemon.workbench import Workbench
 from collectord.errors import DiskError, RefusedError
 from collectord.export.request import RenderRequest, RenderResult
 from collectord.export.worker import carry_out
