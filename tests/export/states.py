@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from collectord.export.inventory import take_inventory
@@ -20,24 +21,48 @@ from tests.simulation.disk import SimulatedDisk
 STATE = "/state"
 
 
-class HidingDisk(SimulatedDisk):
-    """One on which some files cannot be read."""
+class WatchedDisk(SimulatedDisk):
+    """One on which some files cannot be read, and on which something happens while others are, or while directories are listed.
+
+    Attributes:
+        hidden: the files that cannot be read.
+        reads: how many there were, of directories too.
+        happens: done before the reads of these numbers; what it reads itself is not counted.
+        at: the numbers.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.hidden: set[str] = set()
+        self.reads = 0
+        self.happens: Callable[[], Any] | None = None
+        self.at: range = range(0)
+        self._is_happening = False
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         if path in self.hidden:
             raise PermissionError(13, "Permission denied", path)
+        self._let_happen()
         return super().read(path, offset, size)
+
+    def list_directory(self, path: str) -> list[str]:
+        self._let_happen()
+        return super().list_directory(path)
+
+    def _let_happen(self) -> None:
+        if not self._is_happening:
+            self.reads += 1
+            if self.happens is not None and self.reads in self.at:
+                self._is_happening = True
+                self.happens()
+                self._is_happening = False
 
 
 class StateInMemory:
     """A state directory."""
 
     def __init__(self) -> None:
-        self.disk = HidingDisk()
+        self.disk = WatchedDisk()
         self.store = Store(self.disk, STATE, 0)
         self.store.prepare()
 

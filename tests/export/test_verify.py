@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from collectord.session.records import pack
 from tests.docs.tables import code, read, section, table
 from tests.export.journals import SPAN, T0, end, facts, start
 from tests.export.states import STATE, RunInMemory, StateInMemory, verified
+from tests.simulation.disk import SimulatedDisk
 
 
 def small_state() -> StateInMemory:
@@ -408,6 +410,11 @@ def test_a_trace_file_without_a_journal_must_add_up() -> None:
     state.put(path, state.files()[path].replace(b'"received":5', b'"received":6'))
     _no_journal(state)
     assert [code for code, *_ in found(state.verify())] == ["trace-orphan", "sums-wrong"]
+    state.put(
+        path,
+        state.files()[path].replace(b'"received":6', b'"received":5').replace(b'"counts":{"events":3', b'"counts":{"events":4'),
+    )
+    assert [code for code, *_ in found(state.verify())] == ["trace-orphan", "sums-wrong"]
 
 
 @pytest.mark.parametrize("name", ["traces/done.json", "journals/done~1.0.journal"])
@@ -438,6 +445,135 @@ def test_the_manual_lists_every_code() -> None:
     }
     wanted = {name: ("fault", words) for name, words in FAULTS.items()} | {name: ("note", words) for name, words in NOTES.items()}
     assert listed == wanted
+
+
+def _damage_last(state: StateInMemory, run: RunInMemory) -> int:
+    """A bit of the last record is flipped; returns its offset."""
+    raw = bytearray(state.files()[run.journal_path])
+    offset = offsets_of(bytes(raw))[-2]
+    raw[offset + 40] ^= 1
+    state.put(run.journal_path, bytes(raw))
+    return offset
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_trace_file_that_was_rendered_from_a_damaged_journal_is_what_that_renders_to(goes_on: bool) -> None:
+    state = StateInMemory()
+    run = state.run()
+    run.span()
+    run.span()
+    offset = _damage_last(state, run)
+    run.export()
+    assert b'"integrity":"damaged"' in state.files()[run.trace_path]
+    if goes_on:
+        run.span()
+    assert found(state.verify()) == [("record-corrupt", "journals/s~1.0.journal", offset)]
+
+
+def test_a_torn_tail_is_no_excuse_for_a_trace_file_that_says_more() -> None:
+    state = small_state()
+    _events_lost(state)
+    path = f"{STATE}/journals/going~1.1.journal"
+    state.put(path, state.files()[path] + b"\1" * 20)
+    assert [code for code, *_ in found(state.verify())] == ["tail-torn", "trace-ahead"]
+
+
+def test_a_segment_that_was_begun_and_never_finished_is_torn() -> None:
+    state = small_state()
+    state.put(f"{STATE}/journals/going~1.2.journal", b"")
+    state.put(f"{STATE}/journals/new~1.1.journal", encode_head(Head(9, 1, 1)) + b"\1" * 20)
+    assert found(state.verify()) == [("tail-torn", "journals/going~1.2.journal", 0), ("tail-torn", "journals/new~1.1.journal", 0)]
+    assert state.verify(is_live=True).findings.faults == 0
+
+
+def test_a_directory_that_is_missing_is_empty_and_one_that_cannot_be_listed_is_named() -> None:
+    state = small_state()
+    state.disk.fail_nth("list_directory", 3, 5)
+    assert [(code, path) for code, path, _ in found(state.verify())] == [("unreadable", "quarantine")]
+    assert found(verified(SimulatedDisk())) == []
+
+
+# ---------------------------------------------------------------- beside a running collector
+
+
+def _goes_on(state: StateInMemory, run: RunInMemory) -> None:
+    run.span()
+    run.export()
+
+
+def _ends(state: StateInMemory, run: RunInMemory) -> None:
+    run.span()
+    if run.next_sequence[1] == 7:  # once, and then notes come
+        run.end()
+        run.export()
+    else:
+        run.append(records.note(T0, "crash", "late"))
+
+
+def _goes_on_elsewhere(state: StateInMemory, run: RunInMemory) -> None:
+    run.fail_once()
+    run.span()
+    run.export()
+
+
+def _is_opened(state: StateInMemory, run: RunInMemory) -> None:
+    other = state.run(f"other-{state.disk.reads}")
+    other.span()
+    other.export()
+
+
+def _is_swept(state: StateInMemory, run: RunInMemory) -> None:
+    state.disk.unlink(f"{STATE}/traces/.s~1.0.tmp")
+
+
+HAPPENS = [_goes_on, _ends, _goes_on_elsewhere, _is_opened, _is_swept]
+
+
+def _live_state() -> tuple[StateInMemory, RunInMemory]:
+    state = StateInMemory()
+    run = state.run()
+    for _ in range(2):
+        run.span()
+    run.export()
+    run.events(start())
+    state.put(f"{STATE}/traces/.s~1.0.tmp", b"half")
+    return state, run
+
+
+@pytest.mark.parametrize("happens", HAPPENS)
+def test_whatever_happens_at_any_moment_of_a_look_nobody_is_accused(
+    happens: Callable[[StateInMemory, RunInMemory], None],
+) -> None:
+    state, _ = _live_state()
+    state.verify(is_live=True)
+    reads = state.disk.reads
+    assert reads > 5
+    for moment in range(1, reads + 1):
+        for until in (moment, moment + 2 * reads):  # once, or at every read of two looks
+            state, run = _live_state()
+            state.disk.happens = partial(happens, state, run)
+            state.disk.at = range(moment, until + 1)
+            verification = state.verify(is_live=True)
+            assert verification.findings.faults == 0, (moment, until, verification.findings.items)
+            if until == moment:
+                assert {one.code for one in verification.findings.items} <= {"temporary-file", "trace-pending"}, moment
+
+
+def test_a_trace_file_that_is_replaced_at_every_moment_is_said_to_be_so() -> None:
+    state, run = _live_state()
+    state.disk.happens = partial(_goes_on, state, run)
+    state.disk.at = range(1, 1_000)
+    assert [code for code, *_ in found(state.verify(is_live=True))] == ["trace-unsettled", "temporary-file"]
+
+
+def test_a_fault_that_stays_is_named_however_busy_the_run_is() -> None:
+    state, run = _live_state()
+    raw = bytearray(state.files()[run.journal_path])
+    raw[HEAD_SIZE_BYTES + 36 + len(OPENED.body) + 40] ^= 1
+    state.put(run.journal_path, bytes(raw))
+    state.disk.happens = partial(_goes_on, state, run)
+    state.disk.at = range(1, 1_000)
+    assert "record-corrupt" in [code for code, *_ in found(state.verify(is_live=True))]
 
 
 # ---------------------------------------------------------------- any damage at all
