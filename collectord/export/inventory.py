@@ -35,12 +35,12 @@ class RunFiles:
     trace_path: str | None
 
     def looked_at_again(self, disk: Disk) -> RunFiles:
-        """The same run with the segments that were begun since."""
+        """The same run with the segments that were begun since, and without those that were taken away."""
         if self.stem is None or self.run is None:
             return self
         numbers = [parse_journal_file_name(base_name(path)) for path in self.segment_paths]
         following = max((name.segment + 1 for name in numbers if name is not None), default=0)
-        paths = list(self.segment_paths)
+        paths = [path for path in self.segment_paths if disk.exists(path)]
         while disk.exists(path := f"{self.journals}/{journal_file_name(self.stem, self.run, following)}"):
             paths.append(path)
             following += 1

@@ -159,6 +159,10 @@ def _named(report: RunReport) -> RunReport:
 def _verify_once(disk: Disk, files: RunFiles, is_live: IsLive) -> tuple[RunReport, bool]:
     """One look, and whether the trace file was replaced under it."""
     findings = Findings()
+    if not files.segment_paths:  # a start has set the journal aside since
+        if files.trace_path is not None and disk.exists(files.trace_path):
+            findings = verify_orphan(disk, files.trace_path)
+        return RunReport(files, findings, run=files.run), False
     try:
         claim = None if files.trace_path is None else read_claim(disk, files.trace_path)
     except FileNotFoundError:

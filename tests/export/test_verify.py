@@ -526,7 +526,18 @@ def _is_swept(state: StateInMemory, run: RunInMemory) -> None:
     state.disk.unlink(f"{STATE}/traces/.s~1.0.tmp")
 
 
-HAPPENS = [_goes_on, _ends, _goes_on_elsewhere, _is_opened, _is_swept]
+def _is_set_aside(state: StateInMemory, run: RunInMemory) -> None:
+    """What a start does with a journal of which nothing can be said."""
+    if state.disk.exists(path := f"{STATE}/journals/begun~1.0.journal"):
+        state.disk.rename(path, f"{STATE}/quarantine/begun~1.0.journal")
+
+
+def _is_given_up(state: StateInMemory, run: RunInMemory) -> None:
+    """What the writer does with a segment that failed."""
+    state.disk.unlink(f"{STATE}/journals/given~1.1.journal")
+
+
+HAPPENS = [_is_set_aside, _is_given_up, _goes_on, _ends, _goes_on_elsewhere, _is_opened, _is_swept]
 
 
 def _live_state() -> tuple[StateInMemory, RunInMemory]:
@@ -537,6 +548,9 @@ def _live_state() -> tuple[StateInMemory, RunInMemory]:
     run.export()
     run.events(start())
     state.put(f"{STATE}/traces/.s~1.0.tmp", b"half")
+    state.put(f"{STATE}/journals/begun~1.0.journal", b"half")
+    state.run("given").export()
+    state.put(f"{STATE}/journals/given~1.1.journal", b"half")
     return state, run
 
 
@@ -556,14 +570,24 @@ def test_whatever_happens_at_any_moment_of_a_look_nobody_is_accused(
             verification = state.verify(is_live=True)
             assert verification.findings.faults == 0, (moment, until, verification.findings.items)
             if until == moment:
-                assert {one.code for one in verification.findings.items} <= {"temporary-file", "trace-pending"}, moment
+                assert {one.code for one in verification.findings.items} <= {
+                    "temporary-file",
+                    "trace-pending",
+                    "tail-pending",
+                    "quarantined",
+                }, moment
 
 
 def test_a_trace_file_that_is_replaced_at_every_moment_is_said_to_be_so() -> None:
     state, run = _live_state()
     state.disk.happens = partial(_goes_on, state, run)
     state.disk.at = range(1, 1_000)
-    assert [code for code, *_ in found(state.verify(is_live=True))] == ["trace-unsettled", "temporary-file"]
+    assert [code for code, *_ in found(state.verify(is_live=True))] == [
+        "tail-pending",
+        "tail-pending",
+        "trace-unsettled",
+        "temporary-file",
+    ]
 
 
 def test_a_fault_that_stays_is_named_however_busy_the_run_is() -> None:
