@@ -18,8 +18,9 @@ WRITE: Final = 1
 FLUSH: Final = 2
 MARK: Final = 3
 
-SECTOR_BYTES: Final = 512
-"""What a disk writes wholly or not at all."""
+SECTOR_BYTES: Final = 4096
+"""What a disk writes wholly or not at all. With 512, all that disks once promised, btrfs and ext4 now and then cannot be mounted:
+they count on a superblock being written in one piece."""
 
 _RECORD = struct.Struct("<BQI")
 

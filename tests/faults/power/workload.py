@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from attrs import Factory, define
 
-from tests.process.client import RawClient, log, span_end, span_start
+from tests.process.client import Event, RawClient, log, span_end, span_start
 from tests.process.daemon import Daemon
 
 GROUPS = 60
@@ -23,6 +23,9 @@ GROUPS = 60
 
 _SESSIONS = 4
 """That many at once."""
+
+_RESTARTS = {GROUPS // 3: signal.SIGKILL, GROUPS * 2 // 3: signal.SIGTERM}
+"""Before which groups the daemon is killed, or stopped, and started again."""
 
 
 @define
@@ -72,7 +75,7 @@ class Told:
             run.producers.setdefault(mark["producer"], Producer())
         elif mark["told"] == "acknowledged":
             producer = self.runs[key].producers[mark["producer"]]
-            assert mark["sequence"] > producer.acknowledged
+            assert mark["sequence"] >= producer.acknowledged
             producer.acknowledged = mark["sequence"]
             self.groups += 1
         else:
@@ -102,16 +105,19 @@ class Marks:
 
 
 class Writer:
-    """One producer of one run that notes what it is told."""
+    """One producer of one run that notes what it is told, and keeps what it sent, to send it again after a restart."""
 
     def __init__(self, daemon: Daemon, marks: Marks, session: str, join: bool = False) -> None:
         self._marks = marks
+        self._sent: list[Event] = []
         self.session = session
         self.client: RawClient = daemon.client()
         opened = self.client.open(session, join=join)
         self.run = opened.run
         self.producer = opened.producer
         self.path = opened.path
+        self._token = opened.resume_token
+        self._trace_id = opened.trace_id
         marks.put(session, self.run, told="opened", producer=self.producer, path=self.path)
 
     def write_group(self, count: int, padding: int, token: str = "") -> None:
@@ -121,7 +127,7 @@ class Writer:
 
     def send_group(self, count: int, padding: int, token: str = "") -> int:
         """Send some events, the first with a token at both ends (one may lie across two writes); returns the last sequence."""
-        events = []
+        events: list[Event] = []
         for number in range(count):
             sequence = self.client.sequence + 1 + number
             text = text_of(self.session, self.run, self.producer, sequence)
@@ -131,6 +137,7 @@ class Writer:
                 events.append(span_start(text, {"input": "x" * padding}))
             else:
                 events.append(log(f"{text} {token}" + "y" * padding + token))
+        self._sent += events
         self.client.send_events(events)
         return self.client.sequence
 
@@ -138,7 +145,38 @@ class Writer:
         """Wait until all that was sent is acknowledged, and note it."""
         self.client.wait_acknowledged()
         assert not self.client.refused
-        self._marks.put(self.session, self.run, told="acknowledged", producer=self.producer, sequence=self.client.acknowledged)
+        self._note_durable(self.client.acknowledged)
+
+    def _note_durable(self, sequence: int) -> None:
+        self._marks.put(self.session, self.run, told="acknowledged", producer=self.producer, sequence=sequence)
+
+    def hear_last_words(self) -> None:
+        """Read what the daemon had still said before it was gone, and note it."""
+        before = self.client.acknowledged
+        try:
+            while True:
+                self.client.read_more()
+        except ConnectionError:
+            self.client.close()
+        if self.client.acknowledged > before:
+            self._note_durable(self.client.acknowledged)
+
+    def come_back(self, daemon: Daemon) -> None:
+        """To the next daemon, with the token. Everything before the sequence that it asks for is durable: it is noted as told."""
+        acknowledged = self.client.acknowledged
+        self.client = daemon.client()
+        opened = self.client.open(self.session, resume_token=self._token)
+        assert (opened.run, opened.producer, opened.path) == (self.run, self.producer, self.path)
+        assert opened.trace_id == self._trace_id
+        durable = opened.next_sequence - 1
+        assert acknowledged <= durable <= len(self._sent)
+        if durable:
+            self._note_durable(durable)
+        again = self._sent[durable:]
+        self.client.sequence = self.client.acknowledged = durable
+        if again:
+            self.client.send_events(again)
+            self.hear_acknowledged()
 
     def finish(self, how: str) -> None:
         """End, cancel or crash the run, and note the answer."""
@@ -156,7 +194,7 @@ class Writer:
 
 
 def do_work(directory: Path, state_dir: Path, marks_path: str, seed: int, environment: dict[str, str]) -> None:
-    """All of it: sessions that open, write, end in every way; one daemon killed in the middle, one stopped at the end.
+    """All of it: sessions that open, write, end in every way, and live on over daemons that are killed and stopped.
 
     Args:
         directory: for the socket and the daemon's words; not on the disk under test.
@@ -173,10 +211,8 @@ def do_work(directory: Path, state_dir: Path, marks_path: str, seed: int, enviro
     work = _Work(daemon, marks, choose)
     try:
         for number in range(GROUPS):
-            if number == GROUPS * 2 // 3:
-                daemon.stop(signal.SIGKILL)
-                work.forget()
-                daemon.start()
+            if number in _RESTARTS:
+                work.restart(_RESTARTS[number])
             work.one_group()
         daemon.stop()
     finally:
@@ -226,6 +262,18 @@ class _Work:
         self._owners.remove(owner)
         owner.finish(("completed", "failed", "cancelled", "crashed")[self._endings % 4])
         self._endings += 1
+
+    def restart(self, number: signal.Signals) -> None:
+        """The daemon goes while everybody has just sent something, and another comes."""
+        writers = self._owners + self._participants
+        for writer in writers:
+            writer.send_group(2, 300)
+        self._daemon.stop(number)
+        for writer in writers:
+            writer.hear_last_words()
+        self._daemon.start()
+        for writer in writers:
+            writer.come_back(self._daemon)
 
     def forget(self) -> None:
         """Every connection is closed: the daemon is gone."""
