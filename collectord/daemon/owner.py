@@ -304,7 +304,8 @@ class RunOwner:
     def _discard(self) -> None:
         """In a thread: remove what a failed opening left, as far as the disk lets us."""
         store, facts = self._bench.store, self.core.facts
-        for path in (*store.segments_of(facts.uid, self.stem, facts.run), self._temporary_path(0), self._trace_path):
+        journal = store.segment_path(facts.uid, self.stem, facts.run, 0)
+        for path in (journal, self._temporary_path(0), self._trace_path):
             try:
                 self._bench.disk.unlink(path)
             except OSError as error:

@@ -116,18 +116,15 @@ class Revivalist:
         return unfinished
 
     async def _bring_into_order(self, found: RunFound) -> None:
-        bench = self._bench
         try:
-            recovered = await bench.threads.publish(
-                lambda: recover_run(bench.disk, bench.store, found, bench.new_salt, bench.clock_ns)
-            )
+            recovered, revived = await self._bench.threads.publish(partial(self._recover, found))
         except (OSError, DiskError) as error:
             _log.error("%s~%d cannot be recovered yet: %s", found.stem, found.run, error)
             self._refuse(found.uid, found.stem, RefusedError("disk-failed", f"the run cannot be recovered yet: {error}"))
             self._owed.owe((found.uid, found.stem, found.run), partial(self._bring_into_order_later, found))
             return
         self._report(found, recovered)
-        await self._act_on(found, recovered)
+        await self._act_on(found, recovered, revived)
 
     async def _bring_into_order_later(self, found: RunFound) -> None:
         """Again, with the files that are there by then."""
@@ -135,14 +132,18 @@ class Revivalist:
         again = await bench.threads.publish(lambda: bench.store.find_run(found.uid, found.stem, found.run))
         if again is None:
             return
-        recovered = await bench.threads.publish(
-            lambda: recover_run(bench.disk, bench.store, again, bench.new_salt, bench.clock_ns)
-        )
+        recovered, revived = await bench.threads.publish(partial(self._recover, again))
         self._refuse(found.uid, found.stem, None)
         self._report(again, recovered)
-        await self._act_on(again, recovered)
+        await self._act_on(again, recovered, revived)
 
-    async def _act_on(self, found: RunFound, recovered: Recovered) -> None:
+    def _recover(self, found: RunFound) -> tuple[Recovered, Revived | None]:
+        """In a thread: the journal mended, and a run that is to go on read from it. Raises ``OSError`` and ``DiskError``."""
+        bench = self._bench
+        recovered = recover_run(bench.disk, bench.store, found, bench.new_salt, bench.clock_ns)
+        return recovered, self._revive(found, recovered) if recovered.decision is Decision.REVIVE else None
+
+    async def _act_on(self, found: RunFound, recovered: Recovered, revived: Revived | None) -> None:
         if recovered.journal is Journal.NEWER:
             message = f"{found.segment_paths[0]} was written by a newer collectord, and is left as it is"
             self._refuse(found.uid, found.stem, RefusedError("journal-too-new", message))
@@ -152,8 +153,8 @@ class Revivalist:
             self.told.left += 1
         elif recovered.decision is Decision.DERIVE:
             await self._derive(found, recovered)
-        elif recovered.decision is Decision.REVIVE:
-            self._adopt(await self._bench.threads.publish(lambda: self._revive(found, recovered)))
+        elif revived is not None:
+            self._adopt(revived)
             self.told.revived += 1
 
     def _report(self, found: RunFound, recovered: Recovered) -> None:

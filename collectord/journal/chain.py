@@ -21,7 +21,6 @@ from collectord.journal.scan import (
     Found,
     FoundBadHead,
     FoundCorrupt,
-    FoundHead,
     FoundNewer,
     FoundRecord,
     FoundTorn,
@@ -113,22 +112,24 @@ def _look(disk: Disk, index: int, path: str, limit: int | None) -> _File:
 def _is_unfinished(disk: Disk, file: _File) -> bool:
     """Whether a last file never counted: its first group, which says what it follows, was never synced as a whole.
 
-    That shows in what is not there: the file ends within the group, or has a hole. One that holds a second group did count, and
-    so did one that is whole: what is wrong in it is damage.
+    That shows in what is not there: records are missing, the file ends within the group, or has a hole. One that holds a second
+    group did count, and so did one that is whole: what is wrong in it is damage. To believe the first record of a group
+    whose rest never came would cut off what is repeated there, and may have been acknowledged.
     """
-    if not file.number or file.seam is not None or file.is_newer:
+    if not file.number or file.is_newer:
         return False
     read = partial(disk.read, file.path)
-    groups, is_empty, is_incomplete = 0, True, False
+    groups, following, is_rotten = 0, 0, False
     for item in scan_segment(read, file.size):
         if isinstance(item, FoundBadHead):
             return file.size < HEAD_SIZE_BYTES or not any(read(0, HEAD_SIZE_BYTES))
-        is_empty = is_empty and isinstance(item, FoundHead)
-        groups += isinstance(item, FoundRecord) and item.begins_group
-        is_incomplete |= isinstance(item, FoundTorn) or (isinstance(item, FoundCorrupt) and has_hole(read, item))
-        if groups > 1:
+        if isinstance(item, FoundRecord):
+            groups += item.begins_group
+            following += not item.begins_group
+        is_rotten |= isinstance(item, FoundCorrupt) and not has_hole(read, item)
+        if groups > 1 or (file.seam is not None and following >= file.seam.get("records", 0)):
             return False
-    return is_empty or is_incomplete
+    return not is_rotten
 
 
 def _tie(links: list[Link], file: _File) -> None:

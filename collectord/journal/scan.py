@@ -39,6 +39,9 @@ _SECTOR_SIZE_BYTES: Final = 512
 _HOLE_AT_END_BYTES: Final = 8
 """A sector may be cut short by the end of the file; so much of it says that it is a hole."""
 
+_HOLE_AT_START_BYTES: Final = 4
+"""A record that begins in a sector of which the disk kept what it had before: its length is never zero."""
+
 _LIKE_A_HEADER: Final = re.compile(rb"(?s)(?=.{3}\x00[\x01-\x3f][\x00\x01])")
 """Where a header might begin: a body under 16 MiB, a type, flags. Searching a megabyte byte by byte takes seconds; in what agents
 write this passes over nearly all of it. A record that it passes over (a body of 16 MiB, which no frame can carry) is lost
@@ -196,7 +199,10 @@ def _is_zero(window: _Window, offset: int, size: int) -> bool:
 
 
 def has_hole(read: Read, found: FoundCorrupt) -> bool:
-    """Whether a sector that a damaged stretch touches is nothing but zeros: bytes that were never written."""
+    """Whether a sector that a damaged stretch touches is nothing but zeros, from there on: bytes that were never written."""
+    start = read(found.offset, min(found.length, _SECTOR_SIZE_BYTES - found.offset % _SECTOR_SIZE_BYTES))
+    if len(start) >= _HOLE_AT_START_BYTES and not any(start):
+        return True
     offset = found.offset - found.offset % _SECTOR_SIZE_BYTES
     while offset < found.end:
         sector = read(offset, _SECTOR_SIZE_BYTES)

@@ -108,11 +108,15 @@ class Store:
     # ------------------------------------------------------------ what is there
 
     def segments_of(self, uid: int, stem: str, run: int) -> list[str]:
-        """The segments of a run's journal that are there, in order. Raises ``OSError``."""
-        found: list[str] = []
-        while self._disk.exists(path := self.segment_path(uid, stem, run, len(found))):
-            found.append(path)
-        return found
+        """The segments of a run's journal that are there, in order. Raises ``OSError``.
+
+        A listing, since there may be holes in their numbers: what a failed try left and could not remove is passed over, and
+        may be gone after a power cut.
+        """
+        directory = self.journal_directory(uid)
+        names = map(parse_journal_file_name, self._disk.list_directory(directory))
+        numbers = sorted(name.segment for name in names if name is not None and (name.stem, name.run) == (stem, run))
+        return [self.segment_path(uid, stem, run, number) for number in numbers]
 
     def _is_used(self, uid: int, stem: str, run: int) -> bool:
         journal = self.segment_path(uid, stem, run, 0)
@@ -162,10 +166,8 @@ class Store:
 
     def find_run(self, uid: int, stem: str, run: int) -> RunFound | None:
         """One run, by its name; None where it has no journal. Raises ``OSError``."""
-        for found in self._runs_in(self.journal_directory(uid), uid):
-            if (found.stem, found.run) == (stem, run):
-                return found
-        return None
+        segments, trace = self.segments_of(uid, stem, run), self.trace_path(uid, stem, run)
+        return RunFound(uid, stem, run, segments, trace if self._disk.exists(trace) else None) if segments else None
 
     def free_quarantine_path(self, name: str) -> str:
         """A place in the quarantine that nothing has: what was set aside once is never written over. Raises ``OSError``."""

@@ -249,7 +249,8 @@ class JournalWriter:
 
     def _write_segment_behind(self) -> None:
         offset = self._parts[-1].durable_offset if self._parts else 0
-        self._write_segment([bodies.segment(self._number, offset, self._cause, self._clock_ns()), *self._pending])
+        seam = bodies.segment(self._number, offset, self._cause, self._clock_ns(), len(self._pending))
+        self._write_segment([seam, *self._pending])
 
     def _write_segment(self, records: list[Record]) -> None:
         """A file of its own, durable with its directory entry; only then does it count.

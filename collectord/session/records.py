@@ -148,9 +148,12 @@ def note(at: int, kind: str, text: str) -> Record:
     return Record(RecordType.NOTE, pack({"at": at, "kind": kind, "text": text}))
 
 
-def segment(predecessor: int, durable_offset: int, cause: str, at: int) -> Record:
-    """The first record of a later segment: which one failed, up to where it is good, and why it was left."""
-    body = {"at": at, "predecessor": predecessor, "durable_offset": durable_offset, "cause": cause}
+def segment(predecessor: int, durable_offset: int, cause: str, at: int, following: int) -> Record:
+    """The first record of a later segment: which one failed, up to where it is good, and why it was left.
+
+    ``following`` is how many records come behind it in its group: what it says holds only if they are all there.
+    """
+    body = {"at": at, "predecessor": predecessor, "durable_offset": durable_offset, "cause": cause, "records": following}
     return Record(RecordType.SEGMENT, pack(body))
 
 

@@ -43,6 +43,8 @@ FAILURES: dict[str, tuple[tuple[int, ...], tuple[Effect, ...]]] = {
     "rename": (_ALL, (Effect.NOTHING, Effect.WHOLE)),
     "unlink": ((errno.EIO, errno.EROFS), (Effect.NOTHING, Effect.WHOLE)),
     "sync_directory": ((errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE), (Effect.LOST, Effect.NOTHING)),
+    "open_append": ((*_ALL, errno.EMFILE), (Effect.NOTHING,)),
+    "truncate": ((*_ALL, errno.EMFILE), (Effect.NOTHING, Effect.PART, Effect.WHOLE)),
     "read": ((errno.EIO, errno.EMFILE), (Effect.NOTHING,)),
     "size": ((errno.EIO,), (Effect.NOTHING,)),
 }

@@ -51,7 +51,7 @@ def one_of_each() -> dict[RecordType, Record]:
             records.cancel_requested("r", 71, 72),
             records.ended(Outcome.FAILED, 1, None, None),
             records.note(1, "k", "t"),
-            records.segment(73, 75, "c", 71),
+            records.segment(73, 75, "c", 71, 79),
             records.torn(3, 75, 71),
             records.duplicates(3, 4, 5, 71),
             records.resumed(3, 71, 72, 73, "b", "c"),

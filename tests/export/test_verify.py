@@ -209,7 +209,7 @@ NONSENSE: list[tuple[str, int, list[Record]]] = [
     ("terminal-repeated", 2, [OPENED, ENDED, ENDED]),
     ("record-misplaced", 2, [OPENED, ENDED, batch(1, 1)]),
     ("record-misplaced", 1, [OPENED, OPENED]),
-    ("record-misplaced", 1, [OPENED, records.segment(0, 99, "x", T0)]),
+    ("record-misplaced", 1, [OPENED, records.segment(0, 99, "x", T0, 0)]),
     ("record-misplaced", 0, [batch(1, 1), OPENED]),
     ("opened-foreign", 0, [records.opened(facts("another"))]),
     ("opened-foreign", 0, [records.opened(facts(run=7))]),
@@ -337,7 +337,7 @@ FAULTY: list[tuple[Callable[[StateInMemory], None], set[tuple[str, str]]]] = [
     (_torn, {("tail-torn", "journals/new~1.0.journal")}),
     (_ended_unsaid, {("trace-behind", "traces/new.json")}),
     (_end_lost, {("trace-ahead", "traces/done.json")}),
-    (_events_lost, {("trace-ahead", "traces/going.json")}),
+    (_events_lost, {("trace-ahead", "traces/going.json"), ("tail-torn", "journals/going~1.0.journal")}),
     (_segment_short, {("segment-short", "journals/going~1.0.journal"), ("trace-unproven", "traces/going.json")}),
 ]
 
@@ -666,7 +666,7 @@ ANY_VALUE = st.recursive(
     max_leaves=8,
 )
 GOOD_BODIES = [
-    OPENED.body, ENDED.body, batch(1, 1).body, records.note(T0, "x", "y").body, records.segment(0, 32, "x", T0).body,
+    OPENED.body, ENDED.body, batch(1, 1).body, records.note(T0, "x", "y").body, records.segment(0, 32, "x", T0, 0).body,
     records.joined(2, T0, 7, "c", {}, b"t" * 16).body, records.gap(1, 1, 1, T0).body, pack([start(), end(1)]),
 ]  # fmt: skip
 ANY_RECORD = st.builds(

@@ -172,11 +172,8 @@ def cut_to(known: Sound, path: str, size: int) -> Case:
         return Case(known, path, raw, what, lost, ("corrupt", lost[0].offset, known.durable - lost[0].offset))
     second = [place for place in known.places if place.path == path]
     group_end = next((place.offset for place in second[1:] if place.begins_group), len(known.files[path]))
-    if size < group_end:  # its first group is not whole: nobody can know that it ever counted
-        first = [place for place in lost if place.end > size] if size >= second[0].end else second
-        start = first[0].offset if size >= second[0].end else 0
-        rest = size - start
-        return Case(known, path, raw, what, first, ("torn", start, rest) if rest else None, beside=size < second[0].end)
+    if size < group_end:  # its first group is not whole: nobody can know that it ever counted, and the first file is read on
+        return Case(known, path, raw, what, second, ("torn", 0, size) if size else None, beside=True)
     rest = size - (lost[0].offset if lost else size)
     return Case(known, path, raw, what, lost, ("torn", size - rest, rest) if rest else None)
 

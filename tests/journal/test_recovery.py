@@ -15,6 +15,7 @@ from collectord.journal.finished import shown_position
 from collectord.journal.format import HEAD_SIZE_BYTES, Head, encode_head
 from collectord.journal.reader import JournalReader
 from collectord.journal.recovery import MENDING, TABLE, Decision, Mending, Recovered, TraceFile, is_over, recover_run
+from collectord.journal.scan import FoundRecord, scan_segment
 from collectord.journal.store import RunFound, Store
 from collectord.journal.writer import JournalWriter
 from collectord.model import CrashReason, Record, RecordType, Verdict
@@ -62,6 +63,12 @@ def recover(disk: SimulatedDisk, store: Store) -> Recovered:
     (found,) = store.runs_found()
     salts = itertools.count(1_000)
     return recover_run(disk, store, found, lambda: next(salts), lambda: 7)
+
+
+def records_in(raw: bytes) -> list[FoundRecord]:
+    """The sound records of a file."""
+    found = scan_segment(lambda offset, size: raw[offset : offset + size], len(raw))
+    return [item for item in found if isinstance(item, FoundRecord)]
 
 
 def everything(disk: SimulatedDisk) -> dict[str, bytes]:
@@ -229,6 +236,22 @@ def test_a_hole_of_zeros_in_the_last_group_is_torn_with_all_that_lies_behind_it(
     assert told.mending is Mending.CUT
     assert [r.first_position for r in sound(disk, store) if r.type is RecordType.EVENTS] == [1, 2, 3]
     assert told.damage.faults == []
+
+
+def test_a_hole_that_begins_where_the_last_group_does_is_torn_though_its_sector_holds_what_was_there_before() -> None:
+    for size in range(400):
+        filler = [Record(RecordType.EVENTS, msgpack.packb([[5, 1, 9, "x" * size, {}, None]]), 1, 1, 1, 1)]
+        disk, store = written(filler, EVENTS[1:3])
+        content = bytearray(disk.read(PATH, 0, disk.size(PATH)))
+        (start,) = [item.offset for item in records_in(bytes(content)) if item.begins_group][2:]
+        if not 4 <= -start % 512 < 36:
+            continue
+        content[start : start - start % 512 + 512] = bytes(-start % 512)
+        disk.write_file(PATH, bytes(content), sync=True)
+        told = recover(disk, store)
+        assert (told.mending, told.damage.faults) == (Mending.CUT, [])
+        return
+    raise AssertionError("no group begins at the end of a sector")
 
 
 def test_a_hole_before_the_last_group_is_corruption_and_stays() -> None:
@@ -426,3 +449,21 @@ def test_how_far_a_running_file_goes_is_read_from_its_second_line_and_from_nothi
     ):
         disk.write_file(TRACE, broken, sync=False)
         assert shown_position(disk, TRACE) is None, broken
+
+
+def test_a_recovery_that_came_to_write_only_its_segment_record_has_not_taken_anything_away() -> None:
+    """What it repeats may have been acknowledged: it is read where it was until it is whole where it is written again."""
+    disk, store = written(EVENTS[:2], EVENTS[2:5])
+    before = sound(disk, store)
+    recover(disk, store)
+    again = bytes(disk.read(NEXT, 0, disk.size(NEXT)))
+    ends = [item.end for item in records_in(again)]
+    assert len(ends) == 1 + 3 + 1
+    for size in range(len(again)):
+        disk, store = written(EVENTS[:2], EVENTS[2:5])
+        disk.write_file(NEXT, again[:size], sync=True)
+        disk.sync_directory("/state/journals")
+        for _ in range(2):
+            kept = [record for record in sound(disk, store) if record.type is not RecordType.TORN]
+            assert kept == before, f"written up to {size}, of which the records end at {ends}"
+            recover(disk, store)
