@@ -123,7 +123,7 @@ def _recover(disk: Disk, files: RunFiles, output: str | None) -> dict[str, Any]:
         raise OperatorError("journal-unreadable", _first_sentence(report))
     path = files.trace_path if output is None else output
     try:
-        action = _put(disk, report) if output is None else _write_elsewhere(disk, files, output)
+        action = _put(disk, report) if output is None else _write_elsewhere(disk, report, output)
     except OSError as error:
         raise DiskError("disk-failed", f"{path}: {error.strerror or error}") from None
     except RENDER_FAULTS as error:
@@ -146,10 +146,13 @@ def _first_sentence(report: RunReport) -> str:
     return f"{report.files.segment_paths[0]} cannot be read"
 
 
-def _reader(disk: Disk, files: RunFiles) -> JournalReader:
+def _reader(disk: Disk, report: RunReport) -> JournalReader:
+    """Over all of the journal but what a running collector is just writing."""
     from collectord.journal.reader import JournalReader
 
-    return JournalReader(disk, files.segment_paths, [None] * len(files.segment_paths))
+    pending = {one.path: one.offset for one in report.findings.items if one.code == "tail-pending"}
+    paths = [path for path in report.files.segment_paths if pending.get(path) != 0]
+    return JournalReader(disk, paths, [pending.get(path) for path in paths])
 
 
 # ---------------------------------------------------------------- where it goes
@@ -176,7 +179,7 @@ def _put(disk: Disk, report: RunReport) -> str:
     directory = os.path.dirname(files.trace_path)
     temporary = os.path.join(directory, temporary_file_name(files.stem, files.run, 0))
     disk.make_directory(directory)
-    publish(disk, lambda: _reader(disk, files), temporary, files.trace_path, aside)
+    publish(disk, lambda: _reader(disk, report), temporary, files.trace_path, aside)
     return "written" if aside is None else "replaced"
 
 
@@ -194,19 +197,19 @@ def _aside(disk: Disk, files: RunFiles) -> str:
     return aside
 
 
-def _write_elsewhere(disk: Disk, files: RunFiles, output: str) -> str:
+def _write_elsewhere(disk: Disk, report: RunReport, output: str) -> str:
     from collectord.export.publish import publish
     from collectord.export.render import render
 
     if output == "-":
-        render(lambda: _reader(disk, files), None, sys.stdout.buffer.write)
+        render(lambda: _reader(disk, report), None, sys.stdout.buffer.write)
         sys.stdout.buffer.flush()
         return "written"
     path = os.path.abspath(output)
     if os.path.lexists(path) and (os.path.islink(path) or not os.path.isfile(path)):
         raise click.UsageError(f"{output} is there, and is no plain file")
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
-    publish(disk, lambda: _reader(disk, files), temporary, path)
+    publish(disk, lambda: _reader(disk, report), temporary, path)
     return "written"
 
 

@@ -71,7 +71,7 @@ class Audit:
         links: the files that count.
         is_newer: whether a part is of a version that cannot be read.
         is_damaged: whether something of it cannot be read any more, but for an incomplete end.
-        tail: what is said of an incomplete end, where there is one.
+        tails: what is said of an incomplete end, of the last file and of those that nobody finished.
     """
 
     findings: Findings = Factory(Findings)
@@ -85,7 +85,7 @@ class Audit:
     links: list[Link] = Factory(list)
     is_newer: bool = False
     is_damaged: bool = False
-    tail: Finding | None = None
+    tails: list[Finding] = Factory(list)
 
     def reader(self, disk: Disk, prefix: Prefix) -> JournalReader:
         """A reader over a beginning of the journal."""
@@ -165,7 +165,7 @@ class _Auditor:
         if is_tail:
             offset, length = (0, one.size) if isinstance(found, FoundBadHead) else (found.offset, found.length)
             message = "the file ends within its head" if is_begun else "the last record is incomplete"
-            self.audit.tail = self._finding("tail-torn", offset, message, length)
+            self.audit.tails.append(self._finding("tail-torn", offset, message, length))
         elif isinstance(found, FoundBadHead):
             self.fault("head-damaged", 0, found.why)
         elif isinstance(found, FoundTorn):
@@ -192,13 +192,13 @@ class _Auditor:
         """A last file that never counted."""
         self._path = path
         message = "the segment was begun and never finished"
-        self.audit.tail = self.audit.tail or self._finding("tail-torn", 0, message, size)
+        self.audit.tails.append(self._finding("tail-torn", 0, message, size))
 
     def end(self) -> None:
         """There is no more."""
         if not self.audit.records and not self._damage and not self.audit.is_newer and self._file is not None:
-            self.audit.tail = self._finding("tail-torn", self._file.size, "there is nothing behind the head", 0)
-        is_begun = self.audit.tail is not None and self._claim is None  # a run that was never told of, or is being opened
+            self.audit.tails.append(self._finding("tail-torn", self._file.size, "there is nothing behind the head", 0))
+        is_begun = bool(self.audit.tails) and self._claim is None  # a run that was never told of, or is being opened
         if not self._has_opened and not self.audit.is_newer and not is_begun:
             self._path = self._files.segment_paths[0] if self._files.segment_paths else self._files.journals
             self.fault("opened-missing", 0, "there is no sound first record: nobody can say whose run it is")
@@ -383,4 +383,5 @@ def _tell_holes_from_damage(disk: Disk, files: RunFiles, audit: Audit) -> None:
     for one in kept:
         audit.findings.add(one)
     message = "a hole of zeros in what was written last, and may never have been synced"
-    audit.tail = Finding("tail-torn", last, torn.offset, message, torn.length)
+    unfinished = [one for one in audit.tails if one.path != last]
+    audit.tails = [Finding("tail-torn", last, torn.offset, message, torn.length), *unfinished]

@@ -204,8 +204,8 @@ def _report(files: RunFiles, findings: Findings, audit: Audit, claim: Claim | No
 
 
 def _add_tail(audit: Audit, findings: Findings, is_live: IsLive) -> None:
-    if audit.tail is not None:
-        findings.add(evolve(audit.tail, code="tail-pending") if is_live() else audit.tail)
+    for tail in audit.tails:
+        findings.add(evolve(tail, code="tail-pending") if is_live() else tail)
 
 
 # ---------------------------------------------------------------- the trace file

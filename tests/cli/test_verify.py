@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,22 @@ def test_beside_a_daemon_it_is_refused_and_to_another_place_it_is_not(daemon: Da
         assert told(capsys, "recover", "--socket", daemon.socket, "live", "--output", output)[0] == 0
         assert output.read_bytes() == before
         client.end()
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_what_a_running_collector_is_just_writing_is_not_called_torn(
+    state: Path, capsys: Said, tmp_path: Path, is_live: bool
+) -> None:
+    good = (state / "traces" / "open.json").read_bytes()
+    segments = sorted((state / "journals").glob("open~1.*.journal"))
+    with segments[-1].open("ab") as file:
+        file.write(b"\1" * 20)
+    (state / "journals" / f"open~1.{len(segments)}.journal").write_bytes(b"\1")
+    output = tmp_path / "out.json"
+    with StateLock(str(state / "lock")) if is_live else nullcontext():
+        assert told(capsys, "recover", "--state-dir", state, "open", "--output", output)[0] == 0
+    assert (output.read_bytes() == good) is is_live
+    assert (b'"integrity":"torn"' in output.read_bytes()) is not is_live
 
 
 def test_a_journal_of_which_nothing_can_be_made_is_said_so(state: Path, capsys: Said) -> None:
