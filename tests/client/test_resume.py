@@ -517,6 +517,40 @@ def test_a_collector_that_goes_back_behind_its_acknowledgement_makes_a_gap_and_i
     assert "4 events that it had acknowledged" in session.statistics()["last_error"]
 
 
+def test_what_was_refused_in_an_acknowledgement_that_was_lost_is_counted_by_the_next_flush(
+    fake: FakeCollector, name: str
+) -> None:
+    session = opened(fake, name)
+    session.log("good")
+    session.flush(PATIENCE_S)
+    fake.cut_at = Cutter(Point.STORED, 1)
+    session.start_span("bad", start_time=-1)
+    assert not session.flush(PATIENCE_S)
+    statistics = session.statistics()
+    assert (statistics["acknowledged"], statistics["refused"]) == (1, {"not-listed": 1})
+    session.end()
+
+
+def test_an_acknowledgement_of_what_was_never_sent_counts_for_nothing_that_comes_later(fake: FakeCollector, name: str) -> None:
+    session = opened(fake, name)
+    session.log(0)
+    session.flush(PATIENCE_S)
+    with fake.lock:
+        (connection,) = fake.runs[name].connections
+        connection.say(messages.Ack(1_000, []))
+        connection.say(messages.Stalled("disk-failed", "so that it is known to be read"))
+    until(lambda: session.statistics()["stalled"])
+    fake.withholds = True
+    session.log(1)
+    until(lambda: len(fake.runs[name].events) == 2)
+    assert session.statistics()["acknowledged"] == 1
+    with fake.lock:
+        fake.hang_up()
+        fake.runs[name].forget_unacknowledged(lambda acknowledged, _: acknowledged)
+    assert session.end(timeout=PATIENCE_S).outcome == "completed"
+    check_exact(fake, name, [0, 1])
+
+
 # ---------------------------------------------------------------- an outage
 
 
@@ -698,6 +732,31 @@ print(session.end(timeout=0).outcome)
     agent = run_agent(script, fake.socket, name)
     assert (agent.stdout, agent.stderr, agent.returncode) == ("unknown\n", "", 0)
     assert fake.runs[name].outcome is Outcome.COMPLETED
+    check_exact(fake, name, ["kept"])
+
+
+def test_what_was_sent_and_not_acknowledged_is_sent_again_in_the_time_of_the_exit(fake: FakeCollector, name: str) -> None:
+    fake.restarts = fake.withholds = True
+
+    def forget() -> None:
+        until(lambda: name in fake.runs and fake.runs[name].events)
+        with fake.lock:
+            fake.go_away()
+            fake.runs[name].forget_unacknowledged(lambda acknowledged, _: acknowledged)
+            fake.withholds = False
+        threading.Timer(0.2, fake.listen).start()
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    script = """
+session = collectord.session(sys.argv[1])
+session.log("kept")
+while session.statistics()["state"] == "connected":
+    pass
+"""
+    agent = run_agent(script, fake.socket, name)
+    thread.join(PATIENCE_S)
+    assert (agent.stdout, agent.stderr, agent.returncode) == ("", "", 0)
     check_exact(fake, name, ["kept"])
 
 
