@@ -101,24 +101,6 @@ def test_the_environment_names_the_socket(daemon: Daemon, name: str, monkeypatch
 # ---------------------------------------------------------------- a collector that goes
 
 
-def test_a_collector_that_restarts_leaves_the_session_quiet_with_the_cause(name: str) -> None:
-    with running() as daemon:
-        session = collectord.session(name, socket_path=str(daemon.socket))
-        session.log("kept")
-        assert session.flush(PATIENCE_S)
-        daemon.stop(signal.SIGKILL)
-        daemon.start()
-        session.log("unheard")
-        until(lambda: session.statistics()["state"] == "quiet")
-        use_everything(session)
-        assert not session.flush(timeout=5)
-        assert session.end().outcome == "unknown"
-        statistics = session.statistics()
-        assert "resume-refused" in statistics["last_error"]
-        assert statistics["lost"] >= 13
-        assert [log["body"] for log in RealCollector(daemon).see(name)["logs"]] == ["kept"]
-
-
 def test_a_collector_that_is_killed_costs_the_exit_of_its_agent_no_more_than_is_stated(name: str) -> None:
     with running() as daemon:
         script = f"""
