@@ -35,16 +35,10 @@ class RunFiles:
     trace_path: str | None
 
     def looked_at_again(self, disk: Disk) -> RunFiles:
-        """The same run with the segments that were begun since, and without those that were taken away."""
+        """The same run with the segments that were begun since, and without those that were taken away. Raises ``OSError``."""
         if self.stem is None or self.run is None:
             return self
-        numbers = [parse_journal_file_name(base_name(path)) for path in self.segment_paths]
-        following = max((name.segment + 1 for name in numbers if name is not None), default=0)
-        paths = [path for path in self.segment_paths if disk.exists(path)]
-        while disk.exists(path := f"{self.journals}/{journal_file_name(self.stem, self.run, following)}"):
-            paths.append(path)
-            following += 1
-        return evolve(self, segment_paths=paths)
+        return evolve(self, segment_paths=_segments_in(disk, self.journals, self.stem, self.run))
 
 
 @define
@@ -141,10 +135,14 @@ def state_directory_of(files: RunFiles) -> str | None:
 
 
 def _run_beside(disk: Disk, directory: str, stem: str, run: int, traces: str | None) -> RunFiles:
+    paths = _segments_in(disk, directory, stem, run)
+    return RunFiles(directory, stem, run, paths, None if traces is None else f"{traces}/{trace_file_name(stem, run)}")
+
+
+def _segments_in(disk: Disk, directory: str, stem: str, run: int) -> list[str]:
     names = [parse_journal_file_name(name) for name in disk.list_directory(directory)]
     numbers = sorted(name.segment for name in names if name is not None and (name.stem, name.run) == (stem, run))
-    paths = [f"{directory}/{journal_file_name(stem, run, number)}" for number in numbers]
-    return RunFiles(directory, stem, run, paths, None if traces is None else f"{traces}/{trace_file_name(stem, run)}")
+    return [f"{directory}/{journal_file_name(stem, run, number)}" for number in numbers]
 
 
 def _directories(disk: Disk, base: str, found: Inventory) -> Iterator[tuple[str, list[str]]]:

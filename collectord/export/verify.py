@@ -128,13 +128,20 @@ def verify_run(disk: Disk, files: RunFiles, is_live: IsLive) -> RunReport:
         files: of the run; segments that were begun since are found.
         is_live: asked only where the answer makes a difference.
     """
-    report = RunReport(files, Findings())
-    for _ in range(VERIFY_TRIES_MAX):
-        files = files.looked_at_again(disk)
-        before = _stamp(disk, files)
-        report, has_moved = _verify_once(disk, files, is_live)
-        if not has_moved and (not report.findings.faults or _stamp(disk, files.looked_at_again(disk)) == before):
+    before = _stamp(disk, files)
+    report, has_moved = _verify_once(disk, files, is_live)
+    for _ in range(VERIFY_TRIES_MAX - 1):
+        if not has_moved and not report.findings.faults:
             break
+        try:
+            files = files.looked_at_again(disk)
+        except OSError:
+            break
+        now = _stamp(disk, files)
+        if now == before and not has_moved:
+            break
+        before = now
+        report, has_moved = _verify_once(disk, files, is_live)
     return _named(report)
 
 

@@ -39,6 +39,7 @@ def small_state() -> StateInMemory:
     going.span()
     going.fail_once()
     going.events(start())
+    going.events([5, T0, 9, "x", {}, None])
     going.export()
     state.run("new").export()
     return state
@@ -56,8 +57,8 @@ def test_a_sound_state_directory_is_clean_and_everything_in_it_is_counted() -> N
     verification = small_state().verify()
     assert found(verification) == []
     assert (verification.runs, verification.running, verification.lagging) == (3, 2, 0)
-    assert verification.events == 2 + 1 + 2 + 1
-    assert verification.records == 8 + 4 + 1  # of `going`: opened, events, segment, events
+    assert verification.events == 2 + 1 + 2 + 1 + 1
+    assert verification.records == 8 + 5 + 1  # of `going`: opened, events, segment, events, events
 
 
 def test_nothing_is_changed() -> None:
@@ -305,6 +306,12 @@ def _end_lost(state: StateInMemory) -> None:
     state.disk.truncate(path, offsets_of(state.files()[path])[-3])
 
 
+def _seam_lost(state: StateInMemory) -> None:
+    """The last segment has lost what it repeats, and with that it does not count."""
+    path = f"{STATE}/journals/going~1.1.journal"
+    state.disk.truncate(path, offsets_of(state.files()[path])[1])
+
+
 def _events_lost(state: StateInMemory) -> None:
     path = f"{STATE}/journals/going~1.1.journal"
     state.disk.truncate(path, offsets_of(state.files()[path])[-2])
@@ -337,7 +344,8 @@ FAULTY: list[tuple[Callable[[StateInMemory], None], set[tuple[str, str]]]] = [
     (_torn, {("tail-torn", "journals/new~1.0.journal")}),
     (_ended_unsaid, {("trace-behind", "traces/new.json")}),
     (_end_lost, {("trace-ahead", "traces/done.json")}),
-    (_events_lost, {("trace-ahead", "traces/going.json"), ("tail-torn", "journals/going~1.0.journal")}),
+    (_events_lost, {("trace-ahead", "traces/going.json")}),
+    (_seam_lost, {("trace-ahead", "traces/going.json"), *(("tail-torn", f"journals/going~1.{n}.journal") for n in (0, 1))}),
     (_segment_short, {("segment-short", "journals/going~1.0.journal"), ("trace-unproven", "traces/going.json")}),
 ]
 
