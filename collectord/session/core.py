@@ -203,8 +203,12 @@ class RunCore:
 
     @property
     def is_dirty(self) -> bool:
-        """Whether the running trace file lacks something that an export now would show."""
-        return self._order is None and self.ledger.last_position > self.exported_position
+        """Whether the running trace file lacks something that an export now would show.
+
+        Not while the run ends: nothing is ordered then, and whoever waited for that would wait in a circle.
+        """
+        shows = self.state in (State.RUNNING, State.CANCEL_REQUESTED, State.RECOVERED)
+        return shows and self._order is None and self.ledger.last_position > self.exported_position
 
     @property
     def is_exporting(self) -> bool:
