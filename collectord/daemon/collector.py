@@ -180,7 +180,7 @@ class Collector:
 
     async def crash(self, peer: Peer, request: messages.Crash) -> None:
         """A report about a run by name, or one that came after the end of the peer's own."""
-        owner, session_id = self._named(peer, request.session_id)
+        owner, session_id = await self._named(peer, request.session_id)
         verdict = Verdict(CrashReason.REPORTED, request.reason, None, None, request.exception)
         if owner is not None and not owner.is_over and request.run in (None, owner.core.facts.run):
             if owner.is_behind and owner.core.outcome is Outcome.CRASHED:
@@ -194,15 +194,18 @@ class Collector:
 
     async def cancel(self, peer: Peer, request: messages.Cancel) -> None:
         """A wish about a run by name: its owner is told, or the asker what stands."""
-        owner, session_id = self._named(peer, request.session_id)
+        owner, session_id = await self._named(peer, request.session_id)
         if owner is not None and not owner.is_over and request.run in (None, owner.core.facts.run):
             owner.post(inputs.CancelRequested(self.now_ns(), peer, request.id, request.reason, peer.process.pid))
             return
         finished = await self._finished(self._uid_for(peer, owner), session_id, request.run)
         peer.say(_terminal(finished, request.id))
 
-    def _named(self, peer: Peer, session_id: str | None) -> tuple[RunOwner | None, str]:
-        """The live run that is meant, if any, and its session's id."""
+    async def _named(self, peer: Peer, session_id: str | None) -> tuple[RunOwner | None, str]:
+        """The live run that is meant, if any, and its session's id.
+
+        Who sees the sessions of everybody means its own one all the same where it has one of that name, running or over.
+        """
         if session_id is None:
             if peer.owner is None:
                 raise RefusedError("session-unknown", "name the session: this connection has opened none")
@@ -210,6 +213,8 @@ class Collector:
         owner = self._live.get((peer.uid, session_id))
         if owner is None and self._sees_all(peer):
             owner = next((o for (_, name), o in self._live.items() if name == session_id), None)
+            if owner is not None and await self._has_run(peer.uid, owner.stem):
+                owner = self._live.get((peer.uid, session_id))
         return owner, session_id
 
     def _uid_for(self, peer: Peer, owner: RunOwner | None) -> int:
@@ -245,7 +250,10 @@ class Collector:
         return found
 
     async def _has_run(self, uid: int, stem: str) -> bool:
-        return await self._bench.threads.publish(lambda: self._bench.store.last_run(uid, stem) is not None)
+        try:
+            return await self._bench.threads.publish(lambda: self._bench.store.last_run(uid, stem) is not None)
+        except OSError as error:
+            raise RefusedError("disk-failed", f"{error.strerror} ({error.filename})") from None
 
     def status(self, request_id: int, peer: Peer) -> messages.StatusAnswer:
         """How the collector stands."""
