@@ -188,7 +188,7 @@ def _write_again(
     writer.go_on(left, append=False)
     try:
         writer.append(again)
-        writer.checkpoint()
+        writer.checkpoint(sync=condition.journal is Journal.TERMINAL)
         if condition.torn is not None:
             disk.truncate(condition.last_path, condition.torn.offset)
         return writer.left_open
