@@ -54,7 +54,7 @@ class Disk(Protocol):
         """Make the entries of a directory durable."""
 
     def make_directory(self, path: str) -> None:
-        """Make a directory and its parents, mode 0700, durably; one that is there stays."""
+        """Make a directory and its parents, mode 0700; one that is there stays. Durably in both cases."""
 
     def list_directory(self, path: str) -> list[str]:
         """The names in a directory."""
@@ -155,9 +155,13 @@ class RealDisk:
 
     def make_directory(self, path: str) -> None:
         """As ``Disk.make_directory``."""
-        if os.path.isdir(path):
-            return
         parent = os.path.dirname(path)
+        if os.path.isdir(path):
+            try:
+                self.sync_directory(parent)  # whoever made it may have been killed, or failed, before that
+            except PermissionError:
+                return  # it is nobody's of ours who made it
+            return
         if parent != path:
             self.make_directory(parent)
         try:

@@ -132,9 +132,10 @@ class SimulatedDisk:
         """How many descriptors are open."""
         return len(self._open)
 
-    def close_all(self) -> None:
-        """The process that had the descriptors is gone."""
-        self._open.clear()
+    def abandon(self, descriptors: set[int]) -> None:
+        """The process that had these descriptors is gone."""
+        for fd in descriptors:
+            self._open.pop(fd, None)
 
     # ------------------------------------------------------------ power
 
@@ -146,7 +147,7 @@ class SimulatedDisk:
         """
         survivor = SimulatedDisk(self._block)
         survivor._root = surviving_tree(self._root, choose)
-        survivor.capacity, survivor.quota, survivor.descriptors_max = self.capacity, self.quota, self.descriptors_max
+        survivor.capacity, survivor.quota = self.capacity, self.quota
         return survivor
 
     def random_power_cut(self, dice: random.Random) -> SimulatedDisk:
@@ -176,6 +177,23 @@ class SimulatedDisk:
             if any(choices) and tuple(choices) not in drawn:
                 drawn.add(tuple(choices))
                 yield survivor
+
+    def view(self) -> SimulatedDisk:
+        """What reads see now, to be looked at without any fault, and without leaving a trace."""
+        found = self.power_cut(max)
+        found.disarm()
+        return found
+
+    def peek(self, path: str) -> bytes:
+        """What a read of the whole file would give, whatever is armed."""
+        return bytes(self._inode(path).content)
+
+    def disarm(self) -> None:
+        """Nothing fails any more, and there is room."""
+        self._faults.clear()
+        self.trouble = None
+        self.capacity = self.quota = self.descriptors_max = None
+        self.read_only = False
 
     # ------------------------------------------------------------ looking up
 
@@ -262,13 +280,14 @@ class SimulatedDisk:
 
     # ------------------------------------------------------------ room
 
-    def _used(self) -> int:
+    def used_bytes(self) -> int:
+        """How much of the disk is in use."""
         return sum(inode.allocated for inode in inodes(self._root) | set(self._open.values()))
 
     def _append(self, inode: Inode, content: bytes, *, whole: bool = False) -> None:
         """As much as there is room for (nothing, where it must be the whole), and an error where that is not all."""
         if self.capacity is not None or self.quota is not None:
-            used = self._used()
+            used = self.used_bytes()
             slack = inode.allocated - len(inode.content)
             limits = [(self.capacity, errno.ENOSPC), (self.quota, errno.EDQUOT)]
             room, error = min(
@@ -403,23 +422,20 @@ class SimulatedDisk:
         _end(failure, path)
 
     def make_directory(self, path: str) -> None:
-        failure = self._begin("make_directory", path)
-        try:
-            if isinstance(self._node(path), Directory):
-                return
-        except OSError:
-            pass  # as os.path.isdir has it: whatever is wrong, there is no directory
-        self._make_directory(path, failure)
+        self._make_directory(path, self._begin("make_directory", path))
 
     def _make_directory(self, path: str, failure: Failure | None) -> None:
         parent = posixpath.dirname(path)
-        if not self._is_directory(parent):
-            self._make_directory(parent, None)
-        if self._node(path) is not None:
-            _fail(errno.EEXIST, path)
-        if self.read_only:
-            _fail(errno.EROFS, path)
-        self._change((path, Directory()))
+        if not self._is_directory(path):
+            if parent != path:
+                self._make_directory(parent, None)
+            if self._node(path) is not None:
+                _fail(errno.EEXIST, path)
+            if self.read_only:
+                _fail(errno.EROFS, path)
+            self._change((path, Directory()))
+        if self.descriptors_max is not None and len(self._open) >= self.descriptors_max:
+            _fail(errno.EMFILE, parent)
         if failure is None or failure.effect is Effect.WHOLE:
             sync_names(self._directory(parent))
         _end(failure, path)
@@ -460,7 +476,7 @@ class SimulatedDisk:
         _end(self._begin("free_bytes", path), path)
         if self._node(path) is None:
             _fail(errno.ENOENT, path)
-        return MUCH_BYTES if self.capacity is None else max(0, self.capacity - self._used())
+        return MUCH_BYTES if self.capacity is None else max(0, self.capacity - self.used_bytes())
 
     def total_bytes(self, path: str) -> int:
         _end(self._begin("total_bytes", path), path)
