@@ -21,7 +21,7 @@ TRACES := ../shared/traces
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test beds lint bench replay fuzz clean
+.PHONY: help install demo test beds lint bench replay fuzz simulate clean
 
 help:
 	@echo 'make demo     three agents against a real daemon: one completes, one fails, one is killed'
@@ -32,6 +32,7 @@ help:
 	@echo 'make bench    benchmarks'
 	@echo 'make replay   stream recorded traces through client and daemon, and compare'
 	@echo 'make fuzz     more cases of hostile input than `make test` has'
+	@echo 'make simulate plays of the daemon under a simulated clock and disk; N=1000 is how many'
 	@echo 'make clean    remove $(VENV) and what tools left'
 
 install: $(STAMPS)/install
@@ -59,6 +60,9 @@ replay: $(STAMPS)/test
 
 fuzz: $(STAMPS)/test
 	$(BIN)/python -m tests.process.fuzz
+
+simulate: $(STAMPS)/test
+	$(BIN)/python -m tests.simulation $(or $(N),200)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info clients/python/*.egg-info

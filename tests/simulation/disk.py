@@ -132,6 +132,10 @@ class SimulatedDisk:
         """How many descriptors are open."""
         return len(self._open)
 
+    def close_all(self) -> None:
+        """Every process that had a descriptor is gone."""
+        self._open.clear()
+
     def abandon(self, descriptors: set[int]) -> None:
         """The process that had these descriptors is gone."""
         for fd in descriptors:
