@@ -180,9 +180,13 @@ async def calls_of(cut: Cut) -> list[str]:
 
 
 def check_told_at_a_start(stage: Stage, trouble: Trouble, logged: list[str]) -> None:
-    """As in a life, but that before anybody is connected only the log can be told; of a checkpoint that failed, nobody is."""
+    """As in a life, but that before anybody is connected only the log can be told.
+
+    Nobody is of a checkpoint that failed, nor of a trace file that could not be read by who looks for runs that are over.
+    """
     words = os.strerror(trouble.error)
     quiet = {operation for operation, *_ in stage.fired} <= {"close", "write", "truncate"} and not stage.stalls
+    quiet |= stage.fired == [("read", stage.store.trace_path(0, stage.stem, 1))]
     if not quiet and not any(words in line for line in logged):
         check_told(stage, trouble, logged)
 

@@ -15,6 +15,7 @@ from tests.faults import figures
 
 WRITER = "collectord/journal/writer.py"
 OWNER = "collectord/daemon/owner.py"
+CHAIN = "collectord/journal/chain.py"
 RECOVERY = "collectord/journal/recovery.py"
 
 EVERY_CALL = "tests/daemon/test_d7_every_call_fails.py::test_each_call_fails_in_turn_and_nothing_acknowledged_is_lost"
@@ -23,6 +24,10 @@ LOST = ("tests/daemon/test_d7_every_call_fails.py::test_a_sync_that_failed_and_l
 RECOVERIES = (
     "tests/journal/test_recovery.py::"
     "test_the_last_group_is_written_again_in_a_fresh_segment_since_nobody_knows_that_it_is_durable",
+)
+
+HALF_WAY = (
+    "tests/journal/test_recovery.py::test_a_recovery_that_came_to_write_only_its_segment_record_has_not_taken_anything_away",
 )
 
 Mutant = tuple[list[Change], tuple[str, ...], str]
@@ -105,6 +110,11 @@ OTHERS: dict[str, Mutant] = {
           "        self._cause = _sentence(error, self._parts[-1].path)\n        self._fd = None\n")],
         LIVES,
         "open_files",
+    ),
+    "believe a segment record whose group is not there": (
+        [(CHAIN, 'following >= file.seam.get("records", 0)', "True")],
+        HALF_WAY,
+        "of which the records end at",
     ),
     "a recovery that trusts what it reads": (
         [(RECOVERY, "    Tail.UNPROVEN: Mending.WRITE_AGAIN,", "    Tail.UNPROVEN: Mending.NONE,")],

@@ -396,7 +396,7 @@ def judge_all(cases: Iterator[Case], figure: str) -> int:
 
 
 @pytest.mark.parametrize("is_over", [True, False])
-@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.bed)])
+@pytest.mark.parametrize("every", [11, pytest.param(1 if figures.is_full() else 3, marks=pytest.mark.bed)], ids=["some", "many"])
 def test_a_flipped_bit_costs_one_record_and_is_said_with_its_place(every: int, is_over: bool) -> None:
     print(judge_all(flips(sound(is_over), every), "bits flipped"), "bits")
 
