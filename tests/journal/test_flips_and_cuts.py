@@ -2,7 +2,7 @@
 
 The journal has two segments, the first of which failed, a record of every type, and a terminal record. What must be found is
 told by a model that knows only where each record lies and what was durable; it is held against ``scan_segment``, the reader, the
-document and the recovery, whose second run must change nothing. `make test` takes some of the bits, `make beds` all of them.
+document and the recovery, whose second run must change nothing. `make test` takes some of the bits, `make faults` all of them.
 """
 
 from __future__ import annotations
