@@ -54,9 +54,9 @@ NAMED: dict[str, Mutant] = {
         "no record is durable",
     ),
     "retry the failed fsync and acknowledge": (
-        [(WRITER, "        self._disk.sync(self._fd)\n",
+        [(WRITER, "        self._disk.sync(self._fd)\n        self._parts[-1] =",
           "        try:\n            self._disk.sync(self._fd)\n"
-          "        except OSError:\n            self._disk.sync(self._fd)\n")],
+          "        except OSError:\n            self._disk.sync(self._fd)\n        self._parts[-1] =")],
         LOST,
         "not durable",
     ),
