@@ -12,6 +12,8 @@ from typing import Any
 import collectord_client as collectord
 import pytest
 from collectord_client import _codec, _crash, _limits, _patience, _transport
+from collectord_client._entries import Event
+from collectord_client._outbox import Outbox
 from collectord_client._unacknowledged import Frame, Unacknowledged
 
 from collectord.errors import CODES
@@ -547,8 +549,10 @@ def test_an_acknowledgement_of_what_was_never_sent_counts_for_nothing_that_comes
     with fake.lock:
         fake.hang_up()
         fake.runs[name].forget_unacknowledged(lambda acknowledged, _: acknowledged)
+        fake.withholds = False
     assert session.end(timeout=PATIENCE_S).outcome == "completed"
     check_exact(fake, name, [0, 1])
+    assert session.statistics()["acknowledged"] == 2
 
 
 # ---------------------------------------------------------------- an outage
@@ -578,6 +582,23 @@ def test_an_outage_costs_what_the_memory_has_no_room_for_and_the_gap_is_exact(
     bodies = [event[3] for event in run.stored()]
     assert bodies == ["before", *(f"{number} {'x' * 1_000}" for number in range(2_000 - lost)), "after"]
     assert run.events[-1][1] == 2_002
+
+
+def test_what_is_sent_and_not_acknowledged_takes_of_the_same_memory(
+    fake: FakeCollector, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_transport.SocketTransport.__init__, "__defaults__", (64 << 10,))
+    session = opened(fake, name)
+    fake.withholds = True
+    for number in range(200):
+        session.log(f"{number} {'x' * 1_000}")
+        until(lambda: session.statistics()["queued"] == 0)
+    statistics = session.statistics()
+    assert statistics["unacknowledged_bytes"] <= 64 << 10
+    assert statistics["lost"] == 200 - statistics["unacknowledged"] > 100
+    fake.withholds = False
+    assert session.end(timeout=PATIENCE_S).outcome == "completed"
+    assert fake.runs[name].client_lost == statistics["lost"]
 
 
 def test_losses_behind_which_nothing_came_are_told_when_the_interpreter_exits(fake: FakeCollector, name: str) -> None:
@@ -793,6 +814,21 @@ tell()
 
 
 # ---------------------------------------------------------------- what is kept
+
+
+def test_a_frame_that_was_half_sent_is_sent_whole_on_the_next_connection() -> None:
+    outbox = Outbox(_limits.MEMORY_MAX_BYTES)
+    for number in range(3):
+        outbox.put(Event(_codec.pack(number), b"", None, None))
+    whole = outbox.unsent
+    assert whole is not None
+    outbox.sent(len(whole) - 1)
+    assert outbox.is_half_sent
+    assert outbox.resume(1) == 0
+    assert outbox.unsent == whole
+    outbox.sent(1)
+    outbox.resume(3)
+    assert outbox.unsent == _codec.encode_events(3, [_codec.pack(2)])
 
 
 def frame(first: int, count: int) -> Frame:
