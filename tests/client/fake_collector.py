@@ -223,16 +223,17 @@ class Connection:
         self._opened(run, producer, request)
 
     def _resume(self, run: Run | None, request: messages.Open) -> None:
-        producers = [] if run is None else [one for one in run.producers if one.token == request.resume_token]
+        there = [] if run is None else [one for one in run.producers if not one.has_left]
+        producers = [one for one in there if one.token == request.resume_token]
         code = ""
         if not self._collector.restarts:
             code = "resume-refused"
         elif run is None:
             code = "session-unknown"
+        elif run.outcome is not Outcome.RUNNING:
+            code = "session-ended"
         elif not producers:
             code = "resume-token-wrong"
-        elif run.outcome is not Outcome.RUNNING or producers[0].has_left:
-            code = "session-ended"
         if code or run is None:
             self.say(messages.Error(code, "no", False, request.id))
         else:

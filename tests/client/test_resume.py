@@ -365,6 +365,16 @@ def test_where_the_run_ended_meanwhile_the_outcome_that_stands_is_told(fake: Fak
     assert session.crash().outcome == outcome
 
 
+def test_a_participant_that_comes_back_to_a_run_that_is_over_learns_how_it_ended(fake: FakeCollector, name: str) -> None:
+    opened(fake, name)
+    guest = opened(fake, name, join=True)
+    with fake.lock:
+        fake.runs[name].outcome = Outcome.CRASHED
+        fake.hang_up()
+    until(lambda: guest.statistics()["state"] == "quiet")
+    assert guest.outcome == guest.detach(timeout=PATIENCE_S).outcome == "crashed"
+
+
 @pytest.mark.parametrize("silence", ["an error", "nonsense", "gone"])
 def test_an_outcome_that_cannot_be_learned_is_not_invented(fake: FakeCollector, name: str, silence: str) -> None:
     session = opened(fake, name)
@@ -779,6 +789,34 @@ while session.statistics()["state"] == "connected":
     thread.join(PATIENCE_S)
     assert (agent.stdout, agent.stderr, agent.returncode) == ("", "", 0)
     check_exact(fake, name, ["kept"])
+
+
+def test_a_fork_while_nobody_is_there_takes_nothing_from_the_parents_resume(fake: FakeCollector, name: str) -> None:
+    fake.restarts = True
+
+    def away() -> None:
+        until(lambda: name in fake.runs and fake.runs[name].events)
+        fake.go_away()
+        threading.Timer(0.5, fake.listen).start()
+
+    thread = threading.Thread(target=away)
+    thread.start()
+    script = """
+session = collectord.session(sys.argv[1])
+session.log("before")
+while session.statistics()["state"] == "connected":
+    pass
+session.log("in the outage")
+if os.fork() == 0:
+    session.log("of the child")
+    told = (session.end().outcome, session.statistics()["state"])
+    os._exit(0 if told == ("unknown", "quiet") else 1)
+print(os.wait()[1], session.end().outcome)
+"""
+    agent = run_agent(script, fake.socket, name)
+    thread.join(PATIENCE_S)
+    assert (agent.stdout, agent.stderr) == ("0 completed\n", "")
+    check_exact(fake, name, ["before", "in the outage"])
 
 
 def test_a_collector_that_never_comes_back_holds_up_the_exit_no_longer_than_is_stated(fake: FakeCollector, name: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Self
 import msgpack
 import pytest
 
+from collectord.errors import CODES
+from tests.docs.tables import code, read, section, table
 from tests.process.daemon import Daemon, running
 
 SPAN = b"spanspan"
@@ -115,11 +117,11 @@ def test_a_refused_open_leaves_the_connection_free_and_what_was_sent_behind_it_c
 
 def test_an_id_without_bytes_and_attributes_beyond_a_limit_close_the_connection(daemon: Daemon) -> None:
     wrong = [("", {}, "session-id-invalid"), ("x", {str(n): n for n in range(1_025)}, "message-malformed")]
-    for session_id, attributes, code in wrong:
+    for session_id, attributes, wanted in wrong:
         with Stranger(str(daemon.socket)) as agent:
             agent.say("open", id=2, session_id=session_id, attributes=attributes)
             last = agent.hear()
-            assert (last["code"], "id" in last) == (code, False)
+            assert (last["code"], "id" in last) == (wanted, False)
             assert agent.hear() == {}
 
 
@@ -156,3 +158,71 @@ def test_participants_hear_what_the_page_says(daemon: Daemon) -> None:
         assert reporter.hear()["outcome"] == "cancelled"
         reporter.say("cancel", id=3, reason="too late", session_id="group", run=1)
         assert reporter.hear()["outcome"] == "cancelled"
+
+
+def test_a_stranger_comes_back_after_a_restart_as_the_page_says() -> None:
+    with running() as daemon:
+        owner, guest = Stranger(str(daemon.socket)), Stranger(str(daemon.socket))
+        owner.say("open", id=2, session_id="back")
+        known = owner.hear()
+        guest.say("open", id=2, session_id="back", join=True)
+        guest_known = guest.hear()
+        logs: list[list[Any]] = [[5, number, 9, number, {}, None] for number in range(1, 8)]
+        logs[1] = [99, 2]
+        owner.say("events", first_sequence=1, events=logs[:3])
+        assert owner.hear()["sequence"] == 3
+        daemon.stop()
+        stopped = owner.hear()
+        assert (stopped["code"], stopped["retryable"], "id" in stopped) == ("collector-draining", True, False)
+        assert owner.hear() == {}
+        owner.socket.close()
+        guest.socket.close()
+        daemon.start()
+        with Stranger(str(daemon.socket)) as owner, Stranger(str(daemon.socket)) as guest:
+            owner.say("open", id=2, session_id="back", resume_token=b"guessed")
+            assert owner.hear()["code"] == "resume-token-wrong"
+            owner.say("open", id=3, session_id="back", resume_token=known["resume_token"])
+            back = owner.hear()
+            assert {**back, "id": 2, "next_sequence": 1} == known
+            assert back["next_sequence"] == 4
+            guest.say("open", id=2, session_id="back", resume_token=guest_known["resume_token"])
+            assert guest.hear() == guest_known
+            owner.say("events", first_sequence=1, events=logs)  # whole, though three of them are there
+            owner.say("flush", id=2, last_sequence=7)
+            owner.say("end", id=3, outcome="completed", last_sequence=7)
+            heard: list[dict[str, Any]] = []
+            while not heard or heard[-1]["type"] != "terminal":
+                heard.append(owner.hear())
+            assert [message["refused"] for message in heard if message["type"] == "flushed"] == [1]
+            assert heard[-1]["outcome"] == "completed"
+        with Stranger(str(daemon.socket)) as late:
+            late.say("open", id=2, session_id="back", resume_token=known["resume_token"])
+            refused = late.hear()
+            assert (refused["code"], refused["retryable"]) == ("session-ended", False)
+            late.say("cancel", id=3, reason="", session_id="back", run=known["run"])
+            told = late.hear()
+            assert (told["type"], told["outcome"], told["path"]) == ("terminal", "completed", known["path"])
+            late.say("open", id=4, session_id="never", resume_token=known["resume_token"])
+            assert late.hear()["code"] == "session-unknown"
+        found = daemon.trace("back")["session"]
+        assert found["trace_id"] == known["trace_id"].hex()
+        counts = found["integrity"]
+        assert (counts["stored"], counts["duplicates"], counts["client_lost"], counts["refused"]) == (
+            6, 3, 0, {"event-unknown": 1},
+        )  # fmt: skip
+
+
+def test_a_connection_that_ends_without_a_restart_cannot_be_resumed(daemon: Daemon) -> None:
+    with Stranger(str(daemon.socket)) as owner:
+        owner.say("open", id=2, session_id="gone")
+        token = owner.hear()["resume_token"]
+        with Stranger(str(daemon.socket)) as other:
+            other.say("open", id=2, session_id="gone", resume_token=token)
+            assert other.hear()["code"] == "resume-refused"
+
+
+def test_the_pages_table_of_refusals_says_of_each_whether_it_may_pass() -> None:
+    rows = table(section(read("protocol.md"), "When the collector restarts"))
+    assert {code(name): again for name, again, _ in rows} == {
+        code(name): "yes" if CODES[code(name)].retryable else "no" for name, *_ in rows
+    }

@@ -343,7 +343,7 @@ class SocketTransport:
         try:
             opened = self._establish(opening, now + RECONNECT_MAX_S, now + RECONNECT_ANSWER_S)
         except RefusedError as refusal:
-            if refusal.code == "session-ended" and not self._opening.get("join"):
+            if refusal.code == "session-ended":
                 self._learn_outcome(now + RECONNECT_ANSWER_S)
             raise
         for name in ("run", "producer", "trace_id"):
@@ -357,8 +357,6 @@ class SocketTransport:
 
     def _learn_outcome(self, deadline: float) -> None:
         """How the run stands, which is over: a wish to cancel it changes nothing any more, and is answered with that.
-
-        Not for participants: one whose departure was taken and not answered is refused too, and the run goes on.
 
         Raises:
             OSError: the connection is lost, so that it can be asked again on the next.
