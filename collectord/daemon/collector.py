@@ -104,8 +104,21 @@ class Collector:
             if owner is None:
                 return await self._begin(key, peer, request)
             if owner.core.is_live:
+                unheard = self._unheard_token(owner, peer)
+                if unheard is not None:
+                    return await self._resume(owner, peer, request, unheard)
                 raise RefusedError("session-busy", f"session {_shown(request.session_id)} is running: join it, or wait")
             await owner.finished.wait()
+
+    def _unheard_token(self, owner: RunOwner, peer: Peer) -> bytes | None:
+        """A run that was found open, and that its owner opens again since it never heard the answer: it is the same run.
+
+        Only for the same process, of which nothing shows that it had heard.
+        """
+        facts, pid = owner.core.facts, peer.process.pid
+        if pid <= 0 or facts.pid != pid or facts.boot_id != self._boot_id or facts.process_start_time != start_time(pid):
+            return None
+        return owner.core.unheard_token()
 
     async def _resume(self, owner: RunOwner | None, peer: Peer, request: messages.Open, token: bytes) -> RunOwner | None:
         """A producer of a run that was found open is back. Who has gone meanwhile is not taken for one that is back."""
@@ -302,7 +315,8 @@ class Collector:
     def refuse(self, uid: int, stem: str, error: RefusedError | None) -> None:
         """Let nobody open a session, or let them again."""
         if error is None:
-            self._refused.pop((uid, stem), None)
+            if (uid, stem) in self._refused and self._refused[uid, stem].retryable:  # another run of it may be too new
+                del self._refused[uid, stem]
         else:
             self._refused[uid, stem] = error
 

@@ -84,10 +84,10 @@ class OwedExports:
             try:
                 await attempt()
             except (OSError, CollectordError) as error:
-                _log.warning("%s~%d: its trace file cannot be written yet: %s", run[1], run[2], error)
+                _log.warning("%s~%d: what is owed cannot be done yet: %s", run[1], run[2], error)
                 self._owed[run] = self._owed.pop(run)  # behind the others: it may be its own fault
                 return succeeded
             del self._owed[run]
             succeeded = True
-            _log.info("%s~%d: its trace file was written later", run[1], run[2])
+            _log.info("%s~%d: what was owed is done", run[1], run[2])
         return succeeded

@@ -217,4 +217,7 @@ def _absent(summary: RunSummary) -> Absent:
         tokens,
         None if cancel is None else cancel["reason"],
         None if end is None else Outcome(end["outcome"]),
+        was_heard=summary.resumed is not None
+        or bool(summary.participants)
+        or summary.ledger.producer(OWNER_PRODUCER).next_sequence > 1,
     )

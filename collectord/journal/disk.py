@@ -6,6 +6,7 @@ Knows nothing of journals or documents. Every operation raises ``OSError`` as th
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -91,6 +92,8 @@ class RealDisk:
         waiting = [memoryview(chunk) for chunk in chunks if chunk]
         while waiting:
             written = os.writev(fd, waiting[:_CHUNKS_AT_ONCE])
+            if not written:
+                raise OSError(errno.EIO, "nothing was written, and nothing said why")
             taken = 0
             while taken < len(waiting) and written >= len(waiting[taken]):
                 written -= len(waiting[taken])

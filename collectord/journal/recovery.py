@@ -178,7 +178,7 @@ def _write_again(
 
     The copy in the quarantine is durable before the count, and the count before the cut.
     """
-    if condition.torn is not None:
+    if condition.torn is not None and condition.torn_bytes:
         _keep_copy(disk, store, condition.last_path, condition.torn)
     again: list[Record] = list(condition.again)
     if condition.torn_bytes:

@@ -20,12 +20,14 @@ class Absent:
         tokens: of the producers that are not back, by their numbers.
         cancel_reason: somebody wanted the run to stop, and why; None where nobody did.
         end_wanted: the outcome that the owner had asked for, and was waiting to hear of; None where it had not.
+        was_heard: whether the owner is known to have heard that its run was opened: it has sent something, or come back.
         coming: those whose return is being recorded.
     """
 
     tokens: dict[int, bytes]
     cancel_reason: str | None = None
     end_wanted: Outcome | None = None
+    was_heard: bool = True
     coming: dict[int, inputs.Resume] = Factory(dict)
 
     def number_of(self, token: bytes) -> int | None:

@@ -167,6 +167,12 @@ class RunCore:
             message = "the run could not be opened: open the session again, on another connection"
             self._say(getattr(event, "asker", None), messages.Error("disk-failed", message, True, request_id))
 
+    def unheard_token(self) -> bytes | None:
+        """The owner's token, where it may never have heard it: the collector was killed while it answered the ``open``."""
+        if self.state is not State.RECOVERED or self._absent is None or self._absent.was_heard:
+            return None
+        return self._absent.tokens.get(OWNER_PRODUCER)
+
     def take(self) -> Effects:
         """What is to be done now, once."""
         effects, self._effects = self._effects, Effects()
