@@ -22,6 +22,7 @@ class Absent:
         end_wanted: the outcome that the owner had asked for, and was waiting to hear of; None where it had not.
         was_heard: whether the owner is known to have heard that its run was opened: it has sent something, or come back.
         coming: those whose return is being recorded.
+        turned_away: whether the owner came and could not be let in, because of the disk.
     """
 
     tokens: dict[int, bytes]
@@ -29,6 +30,7 @@ class Absent:
     end_wanted: Outcome | None = None
     was_heard: bool = True
     coming: dict[int, inputs.Resume] = Factory(dict)
+    turned_away: bool = False
 
     def number_of(self, token: bytes) -> int | None:
         """Whose token it is; None where it is of nobody who is missed."""

@@ -735,8 +735,10 @@ class RunCore:
         return State.CANCEL_REQUESTED
 
     def _absence_over(self, event: inputs.ResumeExpired) -> State:
-        """The owner did not come back, unless it is about to: then the others have a little longer."""
-        if self._absent is not None and OWNER_PRODUCER in self._absent.coming:
+        """The owner did not come back, unless it is about to, or was told to try again: then all have a little longer."""
+        absent = self._absent
+        if absent is not None and (OWNER_PRODUCER in absent.coming or absent.turned_away):
+            absent.turned_away = False
             self._wait_longer(event)
             return State.RECOVERED
         self._mark_crashed(inputs.OwnerGone(event.at))
@@ -763,6 +765,8 @@ class RunCore:
         self._say(event.asker, messages.Error(code, message, False, event.request_id))
 
     def _refuse_stalled(self, event: inputs.Resume) -> None:
+        if self._absent is not None and self._absent.number_of(event.token) == OWNER_PRODUCER:
+            self._absent.turned_away = True
         cause = self.stall_cause or "the run's record could not be written"
         self._say(event.asker, messages.Error("disk-failed", cause, True, event.request_id))
 

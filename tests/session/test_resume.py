@@ -91,6 +91,17 @@ def test_a_disk_that_fails_then_refuses_the_return_and_means_nothing_for_the_run
     assert len(drive.heard("third", messages.Opened)) == 1
 
 
+def test_who_was_turned_away_by_the_disk_has_more_time_once_it_works() -> None:
+    drive = found_open()
+    drive.do(resume(drive), fail=True)
+    drive.recover()
+    drive.do(inputs.ResumeExpired(9, DIED))
+    assert drive.more_time == [10.0]
+    assert state(drive) is State.RECOVERED
+    drive.do(inputs.ResumeExpired(10, DIED))
+    assert drive.outcomes() == ["crashed"], "it did not come again"
+
+
 def test_nobody_comes_back_and_the_run_has_crashed_with_what_it_had_asked_for() -> None:
     drive = found_open(end_wanted=Outcome.COMPLETED)
     drive.do(inputs.ResumeExpired(9, DIED))
