@@ -234,7 +234,8 @@ class JournalWriter:
 
     def _write_here(self) -> None:
         assert self._fd is not None
-        chunks, end = _encode(self._pending, self._salt, self._end)
+        begins = self._end == self._parts[-1].durable_offset  # else it goes on with a checkpoint that was not synced
+        chunks, end = _encode(self._pending, self._salt, self._end, begins_group=begins)
         self._disk.write(self._fd, chunks)
         self._disk.sync(self._fd)
         self._parts[-1] = SegmentPart(self._parts[-1].path, end)
@@ -301,11 +302,11 @@ class JournalWriter:
         self.close()
 
 
-def _encode(records: Sequence[Record], salt: int, offset: int) -> tuple[list[bytes], int]:
-    """The bytes of a group of records that begins at ``offset``, and where it ends."""
+def _encode(records: Sequence[Record], salt: int, offset: int, *, begins_group: bool = True) -> tuple[list[bytes], int]:
+    """The bytes of records from ``offset`` on, which begin a group or go on with one, and where they end."""
     chunks = []
     for index, record in enumerate(records):
-        chunk = encode_record(record, salt, offset, begins_group=not index)
+        chunk = encode_record(record, salt, offset, begins_group=begins_group and not index)
         chunks.append(chunk)
         offset += len(chunk)
     return chunks, offset
@@ -338,5 +339,16 @@ def append_note(disk: Disk, segments: list[str], note: Record) -> None:
     try:
         disk.write(fd, [encode_record(note, salt, end, begins_group=True)])
         disk.sync(fd)
+    except OSError:
+        _cut(disk, path, end)
+        raise
     finally:
         disk.close(fd)
+
+
+def _cut(disk: Disk, path: str, size: int) -> None:
+    """Nobody will come to take half a note away; where it cannot be cut off, it is told as what it is."""
+    try:
+        disk.truncate(path, size)
+    except OSError:
+        return

@@ -9,6 +9,7 @@ import pytest
 
 from collectord.errors import DiskError
 from collectord.journal.reader import JournalReader
+from collectord.journal.scan import FoundRecord, scan_segment
 from collectord.journal.store import Store
 from collectord.journal.writer import JournalWriter, append_note
 from collectord.model import Record, RecordType
@@ -144,3 +145,33 @@ def test_a_journal_that_is_there_is_not_begun_again() -> None:
     writer_on(disk)
     with pytest.raises(FileExistsError):
         writer_on(disk)
+
+
+def test_what_follows_a_checkpoint_that_was_not_synced_does_not_say_that_it_was() -> None:
+    disk = SimulatedDisk()
+    writer, store = writer_on(disk)
+    writer.checkpoint()
+    writer.append([record(1), record(2)])
+    writer.append([record(3)])
+    path = store.segment_path(0, STEM, 1, 0)
+    found = [
+        item
+        for item in scan_segment(lambda at, size: disk.read(path, at, size), disk.size(path))
+        if isinstance(item, FoundRecord)
+    ]
+    assert [item.record.type is RecordType.CHECKPOINT for item in found] == [False, True, False, False, False]
+    assert [item.begins_group for item in found] == [True, True, False, False, True]
+
+
+def test_half_a_note_is_cut_off_again() -> None:
+    disk = SimulatedDisk()
+    writer, store = writer_on(disk)
+    writer.close()
+    segments = store.segments_of(0, STEM, 1)
+    size = disk.size(segments[-1])
+    disk.fail_nth("write", 1, errno.ENOSPC)
+    with pytest.raises(OSError):
+        append_note(disk, segments, record(7))
+    assert disk.size(segments[-1]) == size
+    append_note(disk, segments, record(8))
+    assert after_power_cut(disk) == [0, 8]
