@@ -14,7 +14,10 @@ import trio
 from collectord.daemon.workbench import Workbench
 from collectord.errors import CollectordError
 from collectord.export.request import RenderRequest
+from collectord.journal.disk import Disk
+from collectord.journal.finished import read_first_line
 from collectord.limits import EXPORT_RETRY_FIRST_S, EXPORT_RETRY_MAX_S, EXPORTS_OWED_MAX
+from collectord.model import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -35,16 +38,25 @@ async def derive(bench: Workbench, run: RunName, segments: list[tuple[str, int]]
 
     Raises:
         CollectordError: it could not be rendered.
-        OSError: it could not be renamed, or its directory not be synced.
+        OSError: it could not be renamed, or its directory not be synced. Tried again, a file that was renamed stays.
 
     Durability: the file and its name are durable when this returns.
     """
     uid, stem, number = run
+    path = bench.store.trace_path(uid, stem, number)
+    if await bench.threads.publish(lambda: _is_finished(bench.disk, path)):
+        await bench.directories.sync(bench.store.trace_directory(uid))  # it was renamed, and only then something failed
+        return
     out = bench.store.temporary_path(uid, stem, number, _NUMBER)
     await bench.renderer.render(RenderRequest(segments=segments, terminal=None, out=out, sync=True), urgent=True)
-    path = bench.store.trace_path(uid, stem, number)
     await bench.threads.publish(lambda: bench.disk.rename(out, path))
     await bench.directories.sync(bench.store.trace_directory(uid))
+
+
+def _is_finished(disk: Disk, path: str) -> bool:
+    """Whether the file says that it is final: then somebody may have read it, and it never changes."""
+    told = read_first_line(disk, path) if disk.exists(path) else None
+    return told is not None and told.get("outcome") not in (None, Outcome.RUNNING.value)
 
 
 class OwedExports:
