@@ -140,6 +140,7 @@ class Revivalist:
     def _recover(self, found: RunFound) -> tuple[Recovered, Revived | None]:
         """In a thread: the journal mended, and a run that is to go on read from it. Raises ``OSError`` and ``DiskError``."""
         bench = self._bench
+        bench.store.journal_directory(found.uid)  # made durable here, in a thread, and not by the first who asks for it
         recovered = recover_run(bench.disk, bench.store, found, bench.new_salt, bench.clock_ns)
         return recovered, self._revive(found, recovered) if recovered.decision is Decision.REVIVE else None
 
