@@ -349,7 +349,8 @@ class Agent:
         self.machine.note(f"{self.name} is producer {answer.producer} of run {answer.run} from {answer.next_sequence}")
 
     def _take_error(self, answer: messages.Error, opened: trio.Event) -> None:
-        self.machine.count(f"refused {answer.code}")
+        self.machine.happened[f"refused {answer.code}"] += 1
+        self.machine.note(f"{self.name} is refused {answer.code}: {answer.message:.100}")
         if answer.code == "internal-error":
             raise AssertionError(f"{self.name} was told of an internal error: {answer.message}")
         if not opened.is_set():
