@@ -16,7 +16,7 @@ from attrs import Factory, define, frozen
 from collectord.journal.chain import Link, Seam, faults_of, link, read_link
 from collectord.journal.damage import DamageReport
 from collectord.journal.disk import Disk
-from collectord.journal.format import HEAD_SIZE_BYTES, encode_record
+from collectord.journal.format import HEAD_SIZE_BYTES
 from collectord.journal.scan import (
     Found,
     FoundBadHead,
@@ -31,7 +31,6 @@ from collectord.journal.scan import (
 from collectord.journal.writer import SegmentPart
 from collectord.model import Record, RecordType
 from collectord.names import parse_journal_file_name
-from collectord.session.records import checkpoint
 
 
 class Journal(Enum):
@@ -94,7 +93,6 @@ class _Tail:
     corrupt: list[FoundCorrupt] = Factory(list)
     torn: FoundTorn | None = None
     terminal_before: bool = False
-    is_checkpoint_in_part: bool = False
 
 
 def examine(disk: Disk, paths: list[str]) -> Condition:
@@ -117,7 +115,6 @@ def examine(disk: Disk, paths: list[str]) -> Condition:
             damage.note(one.path, fault)
         last, has_opened, is_newer = _read(disk, one, damage, is_last=one is links[-1])
         opened, newer = opened or has_opened, newer or is_newer
-    _see_checkpoint_in_part(disk, links, last)
     hole = next((item for item in last.corrupt if has_hole(partial(disk.read, links[-1].path), item)), None) if links else None
     if hole is not None:
         last = _without(disk, links[-1], last, hole)
@@ -141,7 +138,7 @@ def _condition(
     parts = [SegmentPart(one.path, one.size + one.missing) for one in links]
     end, torn_bytes = last.end, sum(sizes_of_unfinished)
     if last.torn is not None:
-        tail, torn_bytes = Tail.TORN, torn_bytes + (0 if last.is_checkpoint_in_part else last.torn.length)
+        tail, torn_bytes = Tail.TORN, torn_bytes + last.torn.length
     elif last.corrupt:
         tail = Tail.DAMAGED
     else:
@@ -158,21 +155,6 @@ def _condition(
         journal, tail, tuple(parts), again, last.torn, torn_bytes, links[-1].path if links else "", end, last.salt,
         _next_number(paths), damage,
     )  # fmt: skip
-
-
-def _see_checkpoint_in_part(disk: Disk, links: list[Link], last: _Tail) -> None:
-    """A tail that is what a power cut left of a checkpoint, which is never synced, is torn, and no loss that need be told."""
-    item = last.torn if last.torn is not None else last.corrupt[-1] if last.corrupt else None
-    if item is None or item.offset + item.length != links[-1].size:
-        return
-    whole = encode_record(checkpoint(), last.salt, item.offset, begins_group=True)
-    raw = disk.read(links[-1].path, item.offset, item.length)
-    if len(raw) > len(whole) or any(found not in (0, wanted) for found, wanted in zip(raw, whole, strict=False)):
-        return
-    last.is_checkpoint_in_part = True
-    if last.torn is None:
-        last.corrupt.pop()
-        last.torn, last.end = FoundTorn(item.offset, item.length), item.offset
 
 
 def _next_number(paths: list[str]) -> int:

@@ -178,7 +178,7 @@ def _write_again(
 
     The copy in the quarantine is durable before the count, and the count before the cut.
     """
-    if condition.torn is not None and condition.torn_bytes:
+    if condition.torn is not None:
         _keep_copy(disk, store, condition.last_path, condition.torn)
     again: list[Record] = list(condition.again)
     if condition.torn_bytes:
@@ -188,7 +188,7 @@ def _write_again(
     writer.go_on(left, append=False)
     try:
         writer.append(again)
-        writer.checkpoint(sync=condition.journal is Journal.TERMINAL)
+        writer.checkpoint()
         if condition.torn is not None:
             disk.truncate(condition.last_path, condition.torn.offset)
         return writer.left_open

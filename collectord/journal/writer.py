@@ -152,21 +152,18 @@ class JournalWriter:
         if self._pending or self._fd is None:
             self._write_pending(must_fit or any(record.type in _MUST_FIT for record in self._pending))
 
-    def checkpoint(self, *, sync: bool = False) -> None:
+    def checkpoint(self) -> None:
         """Say in the file that everything before is durable, so that nobody need write it again. Never raises.
 
-        Args:
-            sync: for the journal of a run that is over: nobody will look at it again to cut off what a power cut left of this.
-
-        Durability: none is promised: a reader that finds it may rely on it, and one that does not is no worse off.
+        Durability: none is promised: a reader that finds it may rely on it, and one that does not is no worse off. It is synced
+        all the same, so that a power cut does not leave half of it, which would look like a loss.
         """
         if self._fd is None or self._pending:
             return
         chunk = encode_record(bodies.checkpoint(), self._salt, self._end, begins_group=True)
         try:
             self._disk.write(self._fd, [chunk])
-            if sync:
-                self._disk.sync(self._fd)
+            self._disk.sync(self._fd)
         except OSError as error:
             self._abandon(error)
             self._cut_half_written()

@@ -519,6 +519,9 @@ class RunCore:
             differs = (event.outcome, event.message) != (self._end.outcome, self._end.message)
             if differs:
                 self._note(event.at, "end", f"asked again to end as {event.outcome.value}: {event.message or ''}")
+            if self._end.wait and not event.wait:  # it waits no longer: from here on its leaving is no crash
+                self._end.wait, wanted = False, self._end
+                self._append(records.end_requested(wanted.outcome, wanted.message, wanted.exception, event.at, False))
         self._answer_when_over(event.asker, event.request_id)
 
     def _answer_when_over(self, asker: Asker, request_id: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from collectord.errors import DiskError
 from collectord.journal.condition import Journal, Tail, examine
 from collectord.journal.finished import shown_position
-from collectord.journal.format import HEAD_SIZE_BYTES, HEADER_SIZE_BYTES, Head, encode_head, encode_record
+from collectord.journal.format import HEAD_SIZE_BYTES, HEADER_SIZE_BYTES, Head, encode_head
 from collectord.journal.reader import JournalReader
 from collectord.journal.recovery import MENDING, TABLE, Decision, Mending, Recovered, TraceFile, is_over, recover_run
 from collectord.journal.scan import FoundRecord, scan_segment
@@ -319,23 +319,6 @@ def test_a_segment_that_is_there_in_part_takes_nothing_from_the_one_before_it(ag
         disk.write_file(path, raw[:cut], sync=True)
         recover(disk, store)
         assert [record for record in sound(disk, store) if record.type is not RecordType.TORN] == wanted, cut
-
-
-@pytest.mark.parametrize("left", [1, 20, 36, 37])
-def test_what_a_power_cut_leaves_of_a_checkpoint_is_no_loss(left: int) -> None:
-    disk, store = written(EVENTS[:2])
-    size = disk.size(PATH)
-    whole = encode_record(records.checkpoint(), 11, size, begins_group=True)
-    for raw in (whole[:left], bytes(left), whole[: left // 2] + bytes(left - left // 2)):
-        if raw == whole:
-            continue
-        disk, store = written(EVENTS[:2])
-        append(disk, PATH, raw)
-        told = recover(disk, store)
-        assert told.torn_bytes == 0
-        assert disk.size(PATH) == size
-        assert RecordType.TORN not in [record.type for record in sound(disk, store)]
-        assert disk.list_directory("/state/quarantine") == []
 
 
 def test_of_several_segments_one_of_which_failed_each_event_counts_once() -> None:

@@ -232,6 +232,18 @@ def test_an_export_that_fails_does_not_take_the_outcome_along() -> None:
     assert (answer.outcome, answer.path, answer.export_error) == (Outcome.COMPLETED, None, "no space")
 
 
+def test_who_asks_again_without_waiting_may_leave() -> None:
+    drive = Drive()
+    drive.do(drive.end(wait=True))
+    drive.do(drive.end(wait=False))
+    assert [unpack(r.body)["wait"] for r in drive.durable if r.type is RecordType.END_REQUESTED] == [True, False]
+    drive.gone()
+    drive.do(drive.verdict())
+    drive.rendered()
+    assert drive.outcomes() == ["completed"]
+    assert len(drive.started) == 1, "the document is rendered once"
+
+
 @pytest.mark.parametrize(
     ("attributes", "tokens"),
     [
