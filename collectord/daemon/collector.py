@@ -69,7 +69,7 @@ class Collector:
         self._statistics = Statistics()
         self._owed = owed
         self._free_min_bytes = free_min_bytes
-        self._refused: dict[tuple[int, str], RefusedError] = {}
+        self._refused: dict[tuple[int, str], dict[int, RefusedError]] = {}
         self._notes = trio.Lock()
         self._boot_id = boot_id()
         self._host = platform.node()
@@ -95,8 +95,9 @@ class Collector:
                 await opening.wait()
                 continue
             owner = self._live.get(key)
-            if owner is None and (refused := self._refused.get((key[0], encode_session_id(key[1])))) is not None:
-                raise RefusedError(refused.code, refused.message)
+            if owner is None:
+                for refused in self._refused.get((key[0], encode_session_id(key[1])), {}).values():
+                    raise RefusedError(refused.code, refused.message)
             if request.resume_token is not None:
                 return await self._resume(owner, peer, request, request.resume_token)
             if request.join:
@@ -312,13 +313,12 @@ class Collector:
         self._owners.start_soon(owner.run, None)
         return owner
 
-    def refuse(self, uid: int, stem: str, error: RefusedError | None) -> None:
-        """Let nobody open a session, or let them again."""
-        if error is None:
-            if (uid, stem) in self._refused and self._refused[uid, stem].retryable:  # another run of it may be too new
-                del self._refused[uid, stem]
-        else:
-            self._refused[uid, stem] = error
+    def refuse(self, uid: int, stem: str, run: int, error: RefusedError | None) -> None:
+        """Let nobody open a session because of one of its runs, or let them again as far as that one goes."""
+        refused = self._refused.setdefault((uid, stem), {})
+        refused.pop(run, None)
+        if error is not None:
+            refused[run] = error
 
     def _forget(self, owner: RunOwner) -> None:
         """A run is over, or its task: its name is free, its counts are kept."""

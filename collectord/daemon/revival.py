@@ -62,7 +62,7 @@ class Revivalist:
         owed: where trace files go that cannot be written now.
         boot_id: of the machine.
         adopt: takes an open run in.
-        refuse: takes the name of a session that nobody may open, and with what error; None lifts that.
+        refuse: takes the name of a run because of which nobody may open its session, and with what error; None lifts that.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Revivalist:
         owed: OwedExports,
         boot_id: str,
         adopt: Callable[[Revived], None],
-        refuse: Callable[[int, str, RefusedError | None], None],
+        refuse: Callable[[int, str, int, RefusedError | None], None],
     ) -> None:
         self._bench = bench
         self._owed = owed
@@ -97,7 +97,8 @@ class Revivalist:
             except Exception as error:  # noqa: BLE001 — a run's boundary: no journal may keep the others from being recovered
                 self.told.left += 1
                 _log.exception("%s~%d could not be recovered: its files are left as they are", found.stem, found.run)
-                self._refuse(found.uid, found.stem, RefusedError("internal-error", f"the run cannot be recovered: {error}"))
+                refusal = RefusedError("internal-error", f"the run cannot be recovered: {error}")
+                self._refuse(found.uid, found.stem, found.run, refusal)
         if self.told != Revival():
             _log.info(
                 "found %d open runs, derived %d trace files, set %d journals aside, left %d alone; %d are damaged",
@@ -120,7 +121,8 @@ class Revivalist:
             recovered, revived = await self._bench.threads.publish(partial(self._recover, found))
         except (OSError, DiskError) as error:
             _log.error("%s~%d cannot be recovered yet: %s", found.stem, found.run, error)
-            self._refuse(found.uid, found.stem, RefusedError("disk-failed", f"the run cannot be recovered yet: {error}"))
+            refusal = RefusedError("disk-failed", f"the run cannot be recovered yet: {error}")
+            self._refuse(found.uid, found.stem, found.run, refusal)
             self._owed.owe((found.uid, found.stem, found.run), partial(self._bring_into_order_later, found))
             return
         self._report(found, recovered)
@@ -131,9 +133,10 @@ class Revivalist:
         bench = self._bench
         again = await bench.threads.publish(lambda: bench.store.find_run(found.uid, found.stem, found.run))
         if again is None:
+            self._refuse(found.uid, found.stem, found.run, None)
             return
         recovered, revived = await bench.threads.publish(partial(self._recover, again))
-        self._refuse(found.uid, found.stem, None)
+        self._refuse(found.uid, found.stem, found.run, None)
         self._report(again, recovered)
         await self._act_on(again, recovered, revived)
 
@@ -147,7 +150,7 @@ class Revivalist:
     async def _act_on(self, found: RunFound, recovered: Recovered, revived: Revived | None) -> None:
         if recovered.journal is Journal.NEWER:
             message = f"{found.segment_paths[0]} was written by a newer collectord, and is left as it is"
-            self._refuse(found.uid, found.stem, RefusedError("journal-too-new", message))
+            self._refuse(found.uid, found.stem, found.run, RefusedError("journal-too-new", message))
         if recovered.decision is Decision.QUARANTINE:
             self.told.quarantined += 1
         elif recovered.decision is Decision.LEAVE:

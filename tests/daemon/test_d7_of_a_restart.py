@@ -107,9 +107,9 @@ class Restarted:
         self.owner = self._stage.owner = owner
         self._nursery.start_soon(owner.run, None)
 
-    def refuse(self, uid: int, stem: str, error: RefusedError | None) -> None:
+    def refuse(self, uid: int, stem: str, run: int, error: RefusedError | None) -> None:
         """Let nobody in, or let them again."""
-        assert (uid, stem) == (0, self._stage.stem)
+        assert (uid, stem, run) == (0, self._stage.stem, 1)
         assert error is None or (error.code, error.retryable) == ("disk-failed", True), error
         self.refused = error
 

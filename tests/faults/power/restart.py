@@ -80,7 +80,7 @@ async def _restart(store: Store, told: Collection[Key], finished: Collection[Key
     refused: list[str] = []
     owed = OwedExports()
 
-    def refuse(uid: int, stem: str, error: RefusedError | None) -> None:
+    def refuse(uid: int, stem: str, run: int, error: RefusedError | None) -> None:
         if error is not None:
             refused.append(f"{stem} is refused: {error.message}")
 
