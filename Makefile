@@ -21,12 +21,13 @@ TRACES := ../shared/traces
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo test beds lint bench replay fuzz simulate clean
+.PHONY: help install demo test beds lint bench replay fuzz simulate faults clean
 
 help:
 	@echo 'make demo     three agents against a real daemon: one completes, one fails, one is killed'
 	@echo 'make test     the test suite'
 	@echo 'make beds     the longer tests that `make test` leaves out'
+	@echo 'make faults   every bed of faults at full counts, and a table of what was tried: an hour or more'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make install  fill $(VENV); the program is then $(BIN)/collectord'
 	@echo 'make bench    benchmarks'
@@ -45,6 +46,9 @@ test: $(STAMPS)/test
 
 beds: $(STAMPS)/test $(STAMPS)/faults
 	$(BIN)/python -m pytest -m bed $(PYTEST_ARGUMENTS)
+
+faults: $(STAMPS)/test $(STAMPS)/faults
+	$(BIN)/python -m tests.faults $(FAULTS_ARGUMENTS)
 
 lint: $(STAMPS)/lint
 	$(BIN)/python -m ruff check .
