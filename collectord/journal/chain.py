@@ -142,8 +142,8 @@ def _tie(links: list[Link], file: _File) -> None:
     durable: int = file.seam["durable_offset"]
     while links and links[-1].number > predecessor:  # passed over: they never counted
         links.pop()
-    lost = not links or links[-1].number != predecessor
-    if not lost:
+    lost = links[-1].number != predecessor if links else durable > HEAD_SIZE_BYTES  # else nothing of the first was durable
+    if links and not lost:
         durable = 0 if durable <= HEAD_SIZE_BYTES else durable  # of a head alone nothing is wanted, nor whether it survived
         size = links[-1].size
         links[-1] = evolve(links[-1], size=min(size, durable), missing=max(0, durable - size))

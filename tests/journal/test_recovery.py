@@ -17,7 +17,7 @@ from collectord.journal.reader import JournalReader
 from collectord.journal.recovery import MENDING, TABLE, Decision, Mending, Recovered, TraceFile, is_over, recover_run
 from collectord.journal.scan import FoundRecord, scan_segment
 from collectord.journal.store import RunFound, Store
-from collectord.journal.writer import JournalWriter
+from collectord.journal.writer import JournalWriter, LeftOpen, SegmentPart
 from collectord.model import CrashReason, Record, RecordType, Verdict
 from collectord.session import records
 from tests.export.journals import facts
@@ -334,6 +334,19 @@ def test_of_several_segments_one_of_which_failed_each_event_counts_once() -> Non
     recover(disk, store)
     positions = [record.first_position for record in sound(disk, store) if record.type is RecordType.EVENTS]
     assert positions == [1, 2, 3]
+
+
+def test_a_first_segment_of_which_nothing_was_durable_is_not_missed() -> None:
+    disk, store = written(EVENTS[:2])
+    (found,) = store.runs_found()
+    whole = list(JournalReader(disk, found.segment_paths, [None]))
+    writer = JournalWriter(disk, store.journal_directory(0), found.stem, 1, lambda: 77, lambda: 5)
+    writer.go_on(LeftOpen((SegmentPart(PATH, HEAD_SIZE_BYTES),), HEAD_SIZE_BYTES, 11, 1), append=False)
+    writer.append(whole)
+    disk.unlink(PATH)
+    reader = JournalReader(disk, [NEXT], [None])
+    assert [record for record in reader if record.type is not RecordType.SEGMENT] == whole
+    assert reader.damage.faults == []
 
 
 def test_a_segment_that_is_missing_or_too_short_is_damage_with_a_place_and_no_exception() -> None:
