@@ -161,9 +161,14 @@ class Book:
             raise Broken(f"{path} was finished, and has changed")
 
     def blame(self, story: Story, what: str) -> None:
-        """Something happened to a run that may make it crash, or (before its end was handed over) must."""
+        """Something happened to a run that may make it crash, or (before its end was handed over) must.
+
+        A daemon that is stopping has closed its connections, and carries out the ends that it was asked for: it sees nobody die.
+        """
         story.excuses.add(what)
-        if story.waits and not self.is_decided(story):
+        life = self.machine.life
+        is_ending = life is not None and not life.dead and life.stop.is_set() and bool(story.asked)
+        if story.waits and not is_ending and not self.is_decided(story):
             story.must_crash = story.must_crash or what
 
     def daemon_died(self) -> None:
