@@ -185,7 +185,7 @@ def check_told_at_a_start(stage: Stage, trouble: Trouble, logged: list[str]) -> 
     Nobody is of a checkpoint that failed, nor of a trace file that could not be read by who looks for runs that are over.
     """
     words = os.strerror(trouble.error)
-    quiet = {operation for operation, *_ in stage.fired} <= {"close", "write", "truncate"} and not stage.stalls
+    quiet = {operation for operation, *_ in stage.fired} <= {"close", "write", "sync", "truncate"} and not stage.stalls
     quiet |= stage.fired == [("read", stage.store.trace_path(0, stage.stem, 1))]
     if not quiet and not any(words in line for line in logged):
         check_told(stage, trouble, logged)
