@@ -17,7 +17,8 @@ import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import trio
 
@@ -33,6 +34,7 @@ from collectord.daemon.revival import Revivalist, Revived
 from collectord.daemon.settings import Settings
 from collectord.daemon.threads import DirectorySyncs, WorkerThreads
 from collectord.daemon.workbench import Workbench
+from collectord.errors import OperatorError
 from collectord.journal.disk import RealDisk
 from collectord.journal.reserve import Reserve
 from collectord.journal.store import LOCK_NAME, StateLock, Store, refuse_network_file_system
@@ -87,13 +89,15 @@ async def run(settings: Settings) -> int:
         async with trio.open_nursery() as owners:
             renderers = RendererPool()
             await renderers.start(owners)
-            keeper = ReserveKeeper(_reserve(disk, settings.state_dir), threads)
+            with _stated(settings.state_dir):
+                keeper = ReserveKeeper(_reserve(disk, settings.state_dir), threads)
             bench = Workbench(disk, store, threads, directories, renderers, time.time_ns, lambda: secrets.randbits(32), keeper)
             owed = OwedExports()
             collector = Collector(bench, owners, sessions_max, surroundings, owed, settings.disk_free_min)
             owners.start_soon(keeper.run)
             owners.start_soon(owed.run)
-            await _recover(bench, owed, collector)
+            with _stated(settings.state_dir):
+                await _recover(bench, owed, collector)
             await _serve(settings, collector, held)
             await renderers.aclose()
             owners.cancel_scope.cancel()
@@ -109,8 +113,19 @@ def _take_state(settings: Settings, held: ExitStack) -> Store:
     held.enter_context(StateLock(os.path.join(settings.state_dir, LOCK_NAME)))
     os.makedirs(os.path.dirname(settings.socket_path), 0o700, exist_ok=True)
     held.enter_context(StateLock(settings.socket_path + ".lock"))
-    store.sweep_temporary_files()
+    with _stated(settings.state_dir):
+        store.sweep_temporary_files()
     return store
+
+
+@contextmanager
+def _stated(directory: str) -> Iterator[None]:
+    """A disk that fails before anybody is served refuses the start, in words."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or directory
+        raise OperatorError("directory-unusable", f"{where}: {error.strerror or error}") from None
 
 
 def _reserve(disk: RealDisk, state_dir: str) -> Reserve:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -64,3 +66,28 @@ def test_a_client_that_connects_while_the_daemon_stops_is_told_or_finds_nobody()
             stream.join(60)
         daemon.start()
         end_all("SIGTERM under load (D15)", daemon, group)
+
+
+def test_d17_a_state_directory_that_cannot_be_listed_refuses_the_start_in_words() -> None:
+    with running() as daemon:
+        daemon.stop()
+        journals = daemon.state_dir / "journals"
+        for path in sorted(journals.iterdir()):
+            path.unlink()
+        journals.rmdir()
+        journals.symlink_to("/proc/self/does-not-exist")
+        command = [
+            sys.executable,
+            "-m",
+            "collectord",
+            "serve",
+            "--socket",
+            str(daemon.socket),
+            "--state-dir",
+            str(daemon.state_dir),
+        ]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        journals.unlink()
+    assert refused.returncode == 2
+    assert "directory-unusable" in refused.stderr
+    assert "Traceback" not in refused.stderr
