@@ -25,15 +25,16 @@ def started(directory: Path) -> subprocess.Popen[str]:
 
 
 def left_running(session: int) -> list[str]:
-    """The processes of that session which are not zombies."""
+    """The processes of that session which are not zombies, nor just about to be: those have no command line any more."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "stat").read_text().rpartition(")")[2].split()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue  # it has gone meanwhile, or was none
-        if entry.name.isdecimal() and int(words[3]) == session and words[0] != "Z":
-            found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        if entry.name.isdecimal() and int(words[3]) == session and words[0] != "Z" and command:
+            found.append(command)
     return found
 
 

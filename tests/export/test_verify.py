@@ -655,6 +655,7 @@ def test_every_bit_of_a_trace_file_that_is_flipped_is_named_where_it_is() -> Non
     assert found(state.verify()) == []
 
 
+@pytest.mark.bed
 def test_a_file_that_was_cut_anywhere_is_named() -> None:
     state = small_state()
     for path, raw in state.files().items():
