@@ -9,7 +9,7 @@ import time
 from tests.benchmarks.machine import facts
 from tests.benchmarks.report import table
 
-BENCHMARKS = ("ingest", "lives", "big")
+BENCHMARKS = ("ingest", "lives", "big", "group", "recovery")
 
 
 def main(names: list[str]) -> None:
