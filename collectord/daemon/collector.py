@@ -210,6 +210,8 @@ class Collector:
         """A wish about a run by name: its owner is told, or the asker what stands."""
         owner, session_id = await self._named(peer, request.session_id)
         if owner is not None and not owner.is_over and request.run in (None, owner.core.facts.run):
+            if owner.is_behind:
+                raise RefusedError("disk-failed", "the run waits for its disk: ask again when it answers")
             owner.post(inputs.CancelRequested(self.now_ns(), peer, request.id, request.reason, peer.process.pid))
             return
         finished = await self._finished(self._uid_for(peer, owner), session_id, request.run)

@@ -24,7 +24,7 @@ from collectord.export.schedule import ExportSchedule
 from collectord.journal.reader import JournalReader
 from collectord.journal.writer import JournalWriter
 from collectord.limits import GROUP_MAX_BYTES, PENDING_MAX_BYTES, STALL_RETRY_FIRST_S, STALL_RETRY_MAX_S
-from collectord.model import CrashReason, Record, Verdict
+from collectord.model import Attributes, CrashReason, Record, Verdict
 from collectord.session import inputs
 from collectord.session.core import RunCore
 from collectord.session.effects import Effects, ExportKind, ExportOrder, Say
@@ -517,5 +517,21 @@ class RunOwner:
 
 
 def _size_of(event: AnyInput) -> int:
-    """What an input takes while it waits, about."""
-    return len(event.batch.raw) if isinstance(event, inputs.Events) else _INPUT_SIZE_BYTES
+    """What an input takes while it waits, about: its events, or what people and programs wrote."""
+    match event:
+        case inputs.Events():
+            return len(event.batch.raw)
+        case inputs.Crash():
+            return _INPUT_SIZE_BYTES + len(event.verdict.message) + _size_of_texts(event.verdict.exception)
+        case inputs.End():
+            return _INPUT_SIZE_BYTES + len(event.message or "") + _size_of_texts(event.exception)
+        case inputs.Cancel() | inputs.CancelRequested():
+            return _INPUT_SIZE_BYTES + len(event.reason)
+        case inputs.ParticipantGone():
+            return _INPUT_SIZE_BYTES + _size_of_texts(event.error)
+        case _:
+            return _INPUT_SIZE_BYTES
+
+
+def _size_of_texts(exception: Attributes | None) -> int:
+    return 0 if exception is None else sum(len(text) for text in exception.values() if type(text) is str)
