@@ -12,7 +12,8 @@ ORDER = ["errors", "limits", "model", "names", "times", "wire", "session", "jour
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 
 PURE = [
-    "errors.py", "limits.py", "model.py", "names.py", "times.py", "wire", "session", "journal/format.py",
+    "errors.py", "limits.py", "model.py", "names.py", "times.py", "wire", "session", "journal/format.py", "journal/scan.py",
+    "journal/damage.py",
     "export/values.py", "export/fold.py", "export/head.py", "export/spans.py", "export/render.py", "export/schedule.py",
     "export/findings.py", "export/inventory.py", "export/claim.py", "export/audit.py", "export/verify.py",
 ]  # fmt: skip
