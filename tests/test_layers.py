@@ -23,7 +23,7 @@ LINES_MAX = 450
 LONGER = {
     "session/core.py": 790,  # one machine, a short method for each action: cut in two, its order would be in neither
     "daemon/peer.py": 500,  # one connection's whole life: what a death means depends on what was read before it
-    "daemon/owner.py": 540,  # append, sync, speak, rename in one place: that order is what the rules rest on
+    "daemon/owner.py": 550,  # append, sync, speak, rename in one place: that order is what the rules rest on
 }
 
 MAY_RENAME = {"journal/disk.py", "journal/recovery.py", "daemon/owner.py", "daemon/deriver.py", "export/publish.py"}

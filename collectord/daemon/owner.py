@@ -24,7 +24,7 @@ from collectord.export.schedule import ExportSchedule
 from collectord.journal.reader import JournalReader
 from collectord.journal.writer import JournalWriter
 from collectord.limits import GROUP_MAX_BYTES, PENDING_MAX_BYTES, STALL_RETRY_FIRST_S, STALL_RETRY_MAX_S
-from collectord.model import Attributes, CrashReason, Record, Verdict
+from collectord.model import Attributes, CrashReason, Record, RecordType, Verdict
 from collectord.session import inputs
 from collectord.session.core import RunCore
 from collectord.session.effects import Effects, ExportKind, ExportOrder, Say
@@ -312,12 +312,16 @@ class RunOwner:
                 _log.warning("%s could not be removed: %s", path, error.strerror)
 
     def _create(self, records: list[Record]) -> None:
-        """In a thread: the journal with its directory entry, then a first trace file."""
+        """In a thread: the journal with its directory entry, then a first trace file.
+
+        Whose agent has gone before it could be told has crashed already: a file that says so is final, and synced like any.
+        """
         self._writer.create(records)
         temporary = self._temporary_path(0)
         lines: list[bytes] = []
         render(self._reader, None, lines.append)
-        self._bench.disk.write_file(temporary, b"".join(lines), sync=False)
+        is_final = any(record.type is RecordType.TERMINAL for record in records)
+        self._bench.disk.write_file(temporary, b"".join(lines), sync=is_final)
         self._bench.disk.rename(temporary, self._trace_path)
 
     def _synced(self) -> None:
