@@ -30,7 +30,7 @@ help:
 	@echo 'make faults   every bed of faults at full counts, and a table of what was tried: an hour or more'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make install  fill $(VENV); the program is then $(BIN)/collectord'
-	@echo 'make bench    benchmarks'
+	@echo 'make bench    benchmarks; ONLY=recovery is one of them'
 	@echo 'make replay   stream recorded traces through client and daemon, and compare'
 	@echo 'make fuzz     more cases of hostile input than `make test` has'
 	@echo 'make simulate plays of the daemon under a simulated clock and disk; N=1000 is how many'
@@ -56,7 +56,7 @@ lint: $(STAMPS)/lint
 	MYPYPATH=clients/python $(BIN)/python -m mypy --explicit-package-bases $(SOURCES)
 
 bench: $(STAMPS)/test
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(ONLY)
 
 replay: $(STAMPS)/test
 	@if [ -d $(TRACES) ]; then $(BIN)/python -m tests.replay $(TRACES); \
